@@ -1,0 +1,28 @@
+# make demo   conversations with the embedded pair
+# make test   every check
+PYTHON ?= python3
+TORCH_INDEX = https://download.pytorch.org/whl/cpu
+BIN = .venv/bin
+
+.PHONY: demo test setup lint
+
+demo: setup
+	$(BIN)/selfplay generate
+
+test: setup lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: .venv/complete
+
+# torch comes first and alone: resolved with the rest it would arrive as the CUDA build.
+.venv/complete: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --retries 0 uv 'torch==2.13.0+cpu' --extra-index-url $(TORCH_INDEX)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cpu,dev]'
+	touch .venv/complete

@@ -1,0 +1,37 @@
+"""The assistant as a speaker: answers, and tries again when it has nothing to say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from selfplay.chat.conversation import Turn
+from selfplay.chat.speakers import CONTEXT_FULL, Usage, Utterance
+from selfplay.errors import RequestError
+from selfplay.serve.turns import TurnSampler
+
+ATTEMPTS = 3
+"""An empty answer cannot be part of a conversation; it is drawn again this often in all."""
+
+
+class AssistantSpeaker:
+    """Samples assistant turns."""
+
+    def __init__(self, sampler: TurnSampler) -> None:
+        self._sampler = sampler
+
+    async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
+        """The next assistant turn.
+
+        Raises:
+            RequestError: every attempt came out empty.
+        """
+        usage = Usage()
+        for attempt in range(ATTEMPTS):
+            sampled = await self._sampler.sample(turns, seed, attempt)
+            if sampled is None:
+                return Utterance(None, CONTEXT_FULL, usage)
+            usage += sampled.usage
+            if sampled.turn.content:
+                return Utterance(sampled.turn, None, usage, Counter({"empty_reply": attempt} if attempt else {}))
+        raise RequestError(f"the assistant answered with nothing {ATTEMPTS} times", cause="empty_reply")

@@ -1,0 +1,1 @@
+"""Judgement: how human the simulator is, how good the assistant is; figures with sample sizes and intervals."""

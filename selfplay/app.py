@@ -1,0 +1,230 @@
+"""The composition root: turns configs into real objects and runs them. Everything a command does, Python can do here.
+
+from selfplay.app import generate, open_run
+from selfplay.config import GenerateConfig
+
+run = generate(GenerateConfig(conversations=8, out="runs/first"))
+for conversation in open_run(run.folder).conversations():
+    print(conversation.ended, conversation.messages())
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from assistant.speaker import AssistantSpeaker
+from selfplay.chat.conversation import Role
+from selfplay.chat.events import Event
+from selfplay.chat.models import load_renderer, locate_model
+from selfplay.chat.rendering import ChatRenderer
+from selfplay.chat.speakers import Speaker
+from selfplay.config import GenerateConfig, load_recipe
+from selfplay.engine.runner import Runner
+from selfplay.engine.scheduler import CapScheduler
+from selfplay.errors import ConfigError
+from selfplay.runs import check_folder, facts_of, plans_of
+from selfplay.serve.backend import Backend
+from selfplay.serve.turns import TurnSampler
+from selfplay.serve.vllm_backend import EngineSpec, VllmBackend
+from selfplay.store.export import Exported, ExportFormat, export
+from selfplay.store.records import Entry, Unfinished
+from selfplay.store.store import RunReader, RunStore
+from selfplay.store.summary import RunSummary, summarise
+from selfplay.train.config import TrainConfig
+from selfplay.train.run import TrainResult
+from simulator.speaker import UserSpeaker
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that is complete."""
+
+    folder: Path
+
+
+def generate(config: GenerateConfig, *, resume: bool = False, on_event: Callable[[Event], None] | None = None) -> Run:
+    """Hold every conversation of a run and return its folder.
+
+    Args:
+        resume: finish the run in `config.out` instead of starting one.
+
+    Raises:
+        SelfplayError: nothing usable was given, or an engine or the store gave up; what was said so far is kept.
+    """
+    return asyncio.run(_generate(config, resume, on_event or _ignore))
+
+
+def open_run(folder: str | Path) -> RunReader:
+    """A run for reading.
+
+    Raises:
+        StoreError: there is none.
+    """
+    return RunReader(Path(folder))
+
+
+def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], None] = print) -> TrainResult:
+    """Train a model by recipe.
+
+    Raises:
+        SelfplayError: found in recipe, data, template or model.
+    """
+    from selfplay.train.run import train as run_training
+
+    if config.base is not None:
+        config = config.model_copy(update={"base": str(locate_model(config.base, "base"))})
+    return run_training(config, resume=resume, say=say)
+
+
+def train_recipe(role: str, recipe: str, overrides: Mapping[str, Any]) -> TrainConfig:
+    """A training recipe with overrides, checked to train the model that was asked for.
+
+    Args:
+        role: simulator, assistant or base.
+
+    Raises:
+        ConfigError: the recipe trains another role.
+    """
+    config = load_recipe(recipe, TrainConfig, overrides)
+    expected = {"simulator": "user", "assistant": "assistant", "base": "all"}[role]
+    if config.role != expected:
+        raise ConfigError(f"recipe {recipe!r} trains role {config.role!r}; `train {role}` needs role: {expected}")
+    return config
+
+
+def count_conversations(config: GenerateConfig) -> int:
+    """How many conversations a run holds."""
+    return len(plans_of(config))
+
+
+def summary(folder: str | Path) -> RunSummary:
+    """A run in figures."""
+    run = open_run(folder)
+    try:
+        return summarise(run.conversations(), run.totals())
+    finally:
+        run.close()
+
+
+def export_run(folder: str | Path, format: ExportFormat, out: str | Path) -> Exported:
+    """Write a run's finished conversations as training data.
+
+    Raises:
+        StoreError, ConfigError: no such run, or the file cannot be written.
+    """
+    run = open_run(folder)
+    try:
+        return export(run.conversations(), format, Path(out))
+    finally:
+        run.close()
+
+
+def chat(config: GenerateConfig, role: Role, person: Speaker) -> None:
+    """Hold one conversation between a person, who takes `role`, and the model of the other side."""
+    asyncio.run(_chat(config, role, person))
+
+
+async def _chat(config: GenerateConfig, role: Role, person: Speaker) -> None:
+    other: Role = "user" if role == "assistant" else "assistant"
+    plan = plans_of(config)[0]
+    with TemporaryDirectory() as logs:
+        async with _speakers(config, {other: _sides(config)[other]}, Path(logs)) as speakers:
+            runner = Runner({**speakers, role: person}, Unrecorded(), CapScheduler(1), config.max_rounds, _ignore)
+            await runner.run([Unfinished(plan, ())])
+
+
+class Unrecorded:
+    """A journal that keeps nothing."""
+
+    async def commit(self, entry: Entry) -> None:
+        """Forget the entry."""
+
+
+def _ignore(event: Event) -> None:
+    """For runs nobody watches."""
+
+
+async def _generate(config: GenerateConfig, resume: bool, on_event: Callable[[Event], None]) -> Run:
+    folder = Path(config.out) if config.out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    plans = plans_of(config)
+    facts = facts_of(config)
+    check_folder(folder, facts, resume)
+    sides = _sides(config)
+    async with AsyncExitStack() as stack:
+        store = RunStore(folder) if resume else RunStore.create(folder, facts, plans)
+        stack.callback(store.close)
+        (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False), encoding="utf-8")
+        owed = store.unfinished()
+        if owed:
+            speakers = await stack.enter_async_context(_speakers(config, sides, folder))
+            await stack.enter_async_context(store)
+            scheduler = CapScheduler(config.max_in_flight)
+            await Runner(speakers, store, scheduler, config.max_rounds, on_event).run(owed)
+    return Run(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A model folder with its renderer, checked before any engine starts."""
+
+    folder: Path
+    renderer: ChatRenderer
+
+
+def _sides(config: GenerateConfig) -> dict[Role, Side]:
+    user, answering = locate_model(config.simulator, "simulator"), locate_model(config.assistant, "assistant")
+    return {
+        "user": Side(user, load_renderer(user, "user")),
+        "assistant": Side(answering, load_renderer(answering, "assistant")),
+    }
+
+
+@asynccontextmanager
+async def _speakers(
+    config: GenerateConfig, sides: Mapping[Role, Side], logs: Path
+) -> AsyncIterator[dict[Role, Speaker]]:
+    """The given sides with their engines up; one engine when both name the same folder."""
+    async with AsyncExitStack() as stack:
+        engines = await _start_engines(sorted({side.folder for side in sides.values()}), logs, config.max_in_flight)
+        for engine in engines.values():
+            stack.push_async_callback(engine.close)
+        yield {role: _speaker(config, role, side, engines[side.folder]) for role, side in sides.items()}
+
+
+def _speaker(config: GenerateConfig, role: Role, side: Side, engine: Backend) -> Speaker:
+    if role == "user":
+        sampler = TurnSampler(engine, side.renderer, role, config.user_sampling, config.end_bias)
+        return UserSpeaker(sampler, config.guardrails)
+    return AssistantSpeaker(TurnSampler(engine, side.renderer, role, config.assistant_sampling))
+
+
+async def _start_engines(folders: Sequence[Path], logs: Path, max_num_seqs: int) -> dict[Path, Backend]:
+    """Start all engines together, cores dealt out evenly; if one fails, the others are stopped."""
+    cores = sorted(os.sched_getaffinity(0))
+    specs = [
+        EngineSpec(
+            folder, logs / f"engine-{number}.log", _share(cores, number, len(folders)), 1 / len(folders), max_num_seqs
+        )
+        for number, folder in enumerate(folders)
+    ]
+    started = await asyncio.gather(*map(VllmBackend.start, specs), return_exceptions=True)
+    errors = [outcome for outcome in started if isinstance(outcome, BaseException)]
+    engines = [outcome for outcome in started if isinstance(outcome, VllmBackend)]
+    if errors:
+        await asyncio.gather(*(engine.close() for engine in engines))
+        raise errors[0]
+    return dict(zip(folders, engines, strict=True))
+
+
+def _share(cores: list[int], number: int, of: int) -> tuple[int, ...]:
+    return tuple(cores[number::of]) or (cores[number % len(cores)],)

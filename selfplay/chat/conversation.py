@@ -1,0 +1,93 @@
+"""Turns and conversations. Knows nothing of tokens, models or files.
+
+turn          one message by one role
+round         a user turn and the assistant turn that answers it
+conversation  an optional system turn, then user and assistant turns that alternate, the user first
+complete      the source shows the conversation to its end, so that the end itself can be learned
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from selfplay.errors import InvalidConversation
+
+Role = Literal["system", "user", "assistant"]
+TrainedRole = Literal["user", "assistant", "all"]
+Origin = Literal["sampled", "human", "fixed"]
+"""How a turn came about: drawn from a model, written by a person, or given (a system prompt, an opening)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. `token_ids` are the ids a model sampled for it, without the end-of-turn token."""
+
+    role: Role
+    content: str
+    origin: Origin = "human"
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns with a name, where they came from (`meta`) and why they stopped (`ended`, simulated ones only)."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    complete: bool = True
+    ended: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        """Number of answered user turns."""
+        return sum(turn.role == "assistant" for turn in self.turns)
+
+    @property
+    def shows_an_ending(self) -> bool:
+        """Whether an end-of-conversation target belongs after the last turn."""
+        return self.complete and bool(self.turns) and self.turns[-1].role == "assistant"
+
+    def of(self, role: Role) -> list[str]:
+        """The texts of one role, in order."""
+        return [turn.content for turn in self.turns if turn.role == role]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The turns as role/content messages."""
+        return [{"role": turn.role, "content": turn.content} for turn in self.turns]
+
+
+def conversation_from_pairs(
+    id: str, pairs: Iterable[tuple[Role, str]], *, complete: bool = True, meta: Mapping[str, Any] | None = None
+) -> Conversation:
+    """A human conversation from (role, text) pairs, stripped and checked.
+
+    Raises:
+        InvalidConversation: see `check_turns`.
+    """
+    turns = tuple(Turn(role, text.strip()) for role, text in pairs)
+    check_turns(id, turns)
+    return Conversation(id, turns, complete, meta=meta or {})
+
+
+def check_turns(id: str, turns: tuple[Turn, ...]) -> None:
+    """Refuse turns that no chat template can render faithfully.
+
+    Raises:
+        InvalidConversation: no user turn, an empty turn, the assistant first, or two turns of one role in a row.
+    """
+    spoken = turns[1:] if turns and turns[0].role == "system" else turns
+    if not spoken:
+        raise InvalidConversation(f"{id}: no turns; a conversation needs at least one user turn")
+    if spoken[0].role != "user":
+        raise InvalidConversation(f"{id}: starts with {spoken[0].role!r}; the user has to speak first")
+    for number, turn in enumerate(spoken):
+        expected = "user" if number % 2 == 0 else "assistant"
+        if turn.role != expected:
+            raise InvalidConversation(
+                f"{id}: turn {number + 1} is by {turn.role}, expected {expected}; roles have to alternate"
+            )
+        if not turn.content.strip():
+            raise InvalidConversation(f"{id}: turn {number + 1} ({turn.role}) is empty; drop the row or fill the turn")

@@ -1,0 +1,71 @@
+"""Model folders: finding one by name or path, its renderer, and a hash of what it holds."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from selfplay.chat.conversation import Role
+from selfplay.chat.rendering import ChatRenderer
+from selfplay.errors import ModelError
+
+EMBEDDED = "nano"
+ModelKind = Literal["base", "simulator", "assistant"]
+
+
+def locate_model(name: str, kind: ModelKind) -> Path:
+    """The folder of a model: `nano` names the embedded one of that kind, anything else is a path.
+
+    Raises:
+        ModelError: the folder is missing or holds no model.
+    """
+    folder = Path(str(files("selfplay.models"))) / EMBEDDED / kind if name == EMBEDDED else Path(name).expanduser()
+    if not (folder / "config.json").exists():
+        found = "a folder without config.json" if folder.is_dir() else "no such folder"
+        raise ModelError(
+            f"{kind} {name!r}: {found}; expected a model folder made by `selfplay train`, or '{EMBEDDED}' for the "
+            "embedded model"
+        )
+    return folder
+
+
+def load_renderer(folder: Path, role: Role) -> ChatRenderer:
+    """The tokenizer and chat template of a folder, checked to speak for `role`.
+
+    Raises:
+        ModelError: no usable tokenizer or template, one that opens the other side's turn, or a simulator without an
+            end-of-conversation token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
+    renderer = ChatRenderer(tokenizer)
+    if not renderer.opens(role):
+        other = "assistant" if role == "user" else "user"
+        raise ModelError(
+            f"{folder}: its chat template does not open a {role} turn; expected a model trained for the {role} side. "
+            f"Is this the {other}'s folder?"
+        )
+    if role == "user" and renderer.end_of_conversation_id is None:
+        raise ModelError(
+            f"{folder}: the tokenizer has no <|endconversation|> token, so this simulator could never end a "
+            "conversation; train it with `selfplay train simulator`"
+        )
+    return renderer
+
+
+def content_hash(folder: Path) -> str:
+    """A hash over the names and bytes of the folder's files: the same model gives the same value anywhere."""
+    digest = blake2b(digest_size=16)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".jinja"):
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""Conversations to token ids and loss masks, through a chat template, without letting text act as control.
+
+The template is rendered with a placeholder for every message, so what it adds (the glue: headers, end-of-turn tokens)
+is known apart from what people or models wrote. Glue is encoded with special tokens, content never is. A turn that
+carries the ids a model sampled keeps them: history is extended, not tokenised again.
+
+Shapes  input_ids, loss_mask: list[int] of equal length T (tokens).
+Mask    1 = inside {% generation %}, that is written by the trained role, end tokens included; 0 = everything else.
+Source  PlatoLM, arXiv:2308.11534: the user simulator is trained on the human's turns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from selfplay.chat.conversation import Conversation, Role, Turn
+from selfplay.chat.families import END_OF_CONVERSATION
+from selfplay.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
+
+
+class Rendered(NamedTuple):
+    """Token ids and loss mask of equal length."""
+
+    input_ids: list[int]
+    loss_mask: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Glue text with its per-token mask, or (text None) the content of message `message`."""
+
+    text: str | None
+    message: int
+    ids: tuple[int, ...] = ()
+    mask: tuple[int, ...] = ()
+
+
+class ChatRenderer:
+    """A chat template bound to a tokenizer. Stateless but for caches; safe to share between conversations."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
+        """Bind `template` (default: the tokenizer's own).
+
+        Raises:
+            ModelError: no template, no fast tokenizer, or no end-of-turn token.
+        """
+        chosen = template or tokenizer.chat_template
+        if not isinstance(chosen, str):
+            raise ModelError(
+                f"{tokenizer.name_or_path or 'tokenizer'}: found no chat template; save one with the tokenizer "
+                "(chat_template.jinja) or train the model with `selfplay train`"
+            )
+        if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"{tokenizer.name_or_path or 'tokenizer'}: needs a fast tokenizer (tokenizer.json) with an eos_token "
+                "that ends a turn"
+            )
+        self.tokenizer = tokenizer
+        self.template = chosen
+        self.end_of_turn_id = int(tokenizer.eos_token_id)
+        end = tokenizer.convert_tokens_to_ids(END_OF_CONVERSATION)
+        known = isinstance(end, int) and end != tokenizer.unk_token_id and END_OF_CONVERSATION in tokenizer.get_vocab()
+        self.end_of_conversation_id: int | None = end if known and isinstance(end, int) else None
+        self._pieces = lru_cache(maxsize=4096)(self._render_pieces)
+
+    @property
+    def has_generation_tags(self) -> bool:
+        """Whether the template marks trained text at all."""
+        return re.search(r"\{%-?\s*generation\s*-?%\}", self.template) is not None
+
+    def opens(self, role: Role) -> bool:
+        """Whether the template's generation prompt opens a turn of `role`."""
+        before: tuple[Role, ...] = () if role == "user" else ("user",)
+        opened, _ = self._render_text(before, False, True)
+        header, *_ = self._render_text((*before, role), False, False)[0].rsplit("\ue000", 1)
+        return opened == header
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text. Special tokens written in it are split into ordinary ones."""
+        return self.encode_texts([text])[0]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many plain texts."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of sampled ids, special tokens left out."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def prompt_ids(self, turns: Sequence[Turn], own_role: Role) -> list[int]:
+        """Ids up to where this template opens its role's next turn.
+
+        Sampled ids of `own_role` are kept as they are; texts of the other side may come from another tokenizer and
+        are encoded here.
+        """
+        return self._assemble(turns, own_role, end=False, open_turn=True).input_ids
+
+    def render(self, conversation: Conversation) -> Rendered:
+        """The whole conversation as training sees it, the end of the conversation included where it is known."""
+        return self._assemble(conversation.turns, None, end=conversation.shows_an_ending, open_turn=False)
+
+    def _assemble(self, turns: Sequence[Turn], own_role: Role | None, *, end: bool, open_turn: bool) -> Rendered:
+        contents = self._contents(turns, own_role)
+        ids: list[int] = []
+        mask: list[int] = []
+        for piece in self._pieces(tuple(turn.role for turn in turns), end, open_turn):
+            added = piece.ids if piece.text is not None else contents[piece.message]
+            ids.extend(added)
+            mask.extend(piece.mask if piece.text is not None else [piece.mask[0]] * len(added))
+        return Rendered(ids, mask)
+
+    def _contents(self, turns: Sequence[Turn], own_role: Role | None) -> list[Sequence[int]]:
+        kept: list[Sequence[int] | None] = [turn.token_ids if turn.role == own_role else None for turn in turns]
+        missing = [turn.content for turn, ids in zip(turns, kept, strict=True) if ids is None]
+        encoded = iter(self.encode_texts(missing) if missing else [])
+        return [next(encoded) if ids is None else ids for ids in kept]
+
+    def _render_pieces(self, roles: tuple[Role, ...], end: bool, open_turn: bool) -> tuple[_Piece, ...]:
+        """Split the rendered template at its placeholders. Depends on roles only, hence cached."""
+        text, spans = self._render_text(roles, end, open_turn)
+        pieces: list[_Piece] = []
+        position = 0
+        for match in _PLACEHOLDER.finditer(text):
+            if match.start() > position:
+                pieces.append(self._glue(text[position : match.start()], position, spans))
+            pieces.append(_Piece(None, int(match[1]), mask=(_inside(match.start(), spans),)))
+            position = match.end()
+        if position < len(text):
+            pieces.append(self._glue(text[position:], position, spans))
+        return tuple(pieces)
+
+    def _glue(self, text: str, start: int, spans: list[tuple[int, int]]) -> _Piece:
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        mask = tuple(_inside(start + offset[0], spans) for offset in encoded["offset_mapping"])
+        return _Piece(text, -1, tuple(encoded["input_ids"]), mask)
+
+    def _render_text(self, roles: tuple[Role, ...], end: bool, open_turn: bool) -> tuple[str, list[tuple[int, int]]]:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        messages: list[dict[str, Any]] = [
+            {"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)
+        ]
+        texts, spans = render_jinja_template(
+            conversations=[messages],
+            chat_template=self.template,
+            return_assistant_tokens_mask=self.has_generation_tags,
+            add_generation_prompt=open_turn,
+            end_of_conversation=end,
+            **{key: value for key, value in self.tokenizer.special_tokens_map.items() if isinstance(value, str)},
+        )
+        return texts[0], [tuple(span) for span in spans[0]] if self.has_generation_tags else []
+
+
+def _inside(position: int, spans: list[tuple[int, int]]) -> int:
+    return int(any(start <= position < stop for start, stop in spans))

@@ -1,0 +1,146 @@
+"""The `selfplay` command. Each command parses, calls `selfplay.app` and prints; nothing is decided here.
+
+Heavy modules are imported inside commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from selfplay.errors import SelfplayError
+
+cli = typer.Typer(
+    help="A user simulator talks to an assistant; the conversations train the next assistant.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Optional[Path], typer.Option(help="Output folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
+
+
+@cli.command()
+def generate(
+    recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe.")] = "nano/generate",
+    simulator: Annotated[Optional[str], typer.Option(help="Folder of the user simulator.")] = None,
+    assistant: Annotated[Optional[str], typer.Option(help="Folder of the assistant.")] = None,
+    conversations: Annotated[Optional[int], typer.Option("-n", help="Number of conversations.")] = None,
+    out: Out = None,
+    seed: Annotated[Optional[int], typer.Option(help="Same seed, same conversations (float32 engines).")] = None,
+    openings: Annotated[Optional[Path], typer.Option(help="First user turns: a line each, or JSONL.")] = None,
+    per_opening: Annotated[Optional[int], typer.Option(help="Conversations from each opening.")] = None,
+    system: Annotated[Optional[str], typer.Option(help="The assistant's system prompt.")] = None,
+    max_rounds: Annotated[Optional[int], typer.Option(help="Longest conversation in rounds.")] = None,
+    max_in_flight: Annotated[Optional[int], typer.Option(help="Conversations going on at once.")] = None,
+    resume: Resume = False,
+) -> None:
+    """Let the simulator and the assistant talk, and store what they say."""
+    from selfplay import app, config, console
+
+    given = dict(locals())
+    names = [name for name in config.GenerateConfig.model_fields if name in given]
+    overrides = {name: str(given[name]) if isinstance(given[name], Path) else given[name] for name in names}
+    settings = config.load_recipe(recipe, config.GenerateConfig, overrides)
+    with console.RunProgress(app.count_conversations(settings)) as progress:
+        run = app.generate(settings, resume=resume, on_event=progress)
+    console.print_summary(app.summary(run.folder), str(run.folder))
+
+
+@cli.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    id: Annotated[Optional[str], typer.Argument(help="Conversation; left out, the run's summary.")] = None,
+) -> None:
+    """Print a run's summary, or one conversation."""
+    from selfplay import app, console
+
+    if id is None:
+        console.print_summary(app.summary(run), str(run))
+    else:
+        console.print_conversation(app.open_run(run).conversation(id))
+
+
+@cli.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write, .jsonl or .parquet.")],
+    format: Annotated[Literal["messages", "sharegpt"], typer.Option(help="Row schema.")] = "messages",
+) -> None:
+    """Write a run's conversations as training data."""
+    from selfplay import app, console
+
+    exported = app.export_run(run, format, out)
+    left_out = ", ".join(f"{count} {reason}" for reason, count in exported.left_out.most_common()) or "none"
+    console.out.print(f"{exported.rows} conversations written to {out}; left out: {left_out}", soft_wrap=True)
+
+
+@cli.command()
+def train(
+    role: Annotated[Literal["simulator", "assistant", "base"], typer.Argument(help="What the model becomes.")],
+    recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe.")],
+    base: Annotated[Optional[str], typer.Option(help="Model folder to start from.")] = None,
+    data: Annotated[Optional[list[str]], typer.Option(help="Dataset names or files (repeatable).")] = None,
+    out: Out = None,
+    max_steps: Annotated[Optional[int], typer.Option(help="Stop after this many optimiser steps.")] = None,
+    resume: Resume = False,
+) -> None:
+    """Train a user simulator, an assistant, or a base for both."""
+    from selfplay import app, console
+
+    overrides: dict[str, Any] = {"base": base, "data.datasets": data or None, "optim.max_steps": max_steps}
+    overrides["out"] = None if out is None else str(out)
+    result = app.train(app.train_recipe(role, recipe, overrides), resume=resume, say=console.err.print)
+    console.out.print(
+        f"{result.steps} steps, held-out loss {result.eval_loss:.4f} nats per token; model: {result.out}",
+        soft_wrap=True,
+    )
+
+
+@cli.command()
+def recipes(name: Annotated[Optional[str], typer.Argument(help="Recipe to print.")] = None) -> None:
+    """List the shipped recipes, or print one."""
+    from selfplay import config, console
+
+    if name is None:
+        console.print_recipes(config.shipped_recipes())
+    else:
+        console.out.print(config.recipe_text(name), end="", markup=False, soft_wrap=True)
+
+
+@cli.command()
+def chat(
+    as_: Annotated[Literal["user", "assistant"], typer.Option("--as", help="The side you take.")] = "user",
+    simulator: Annotated[str, typer.Option(help="Folder of the user simulator.")] = "nano",
+    assistant: Annotated[str, typer.Option(help="Folder of the assistant.")] = "nano",
+    system: Annotated[Optional[str], typer.Option(help="The assistant's system prompt.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the model's side.")] = 0,
+) -> None:
+    """Talk to the assistant, or be the assistant of the simulated user."""
+    from selfplay import app, config, console
+
+    overrides = {"simulator": simulator, "assistant": assistant, "system": system, "seed": seed}
+    settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
+    app.chat(settings, as_, console.TerminalPerson(as_))
+
+
+def main() -> None:
+    """Run the command; errors meant for the user are printed without a traceback and exit with 1."""
+    try:
+        cli()
+    except SelfplayError as error:
+        from selfplay import console
+
+        console.err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Recipes: YAML files of typed settings, shipped ones by name. Reading one loads no model code.
+
+Unknown keys are refused, and all problems of a file are reported together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from selfplay.errors import ConfigError
+from selfplay.serve.backend import Sampling
+from selfplay.train.config import TrainConfig
+from simulator.guardrails import Guardrails
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class GenerateConfig(BaseModel):
+    """A self-play run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    description: str = ""
+    """One line for `selfplay recipes`."""
+    simulator: str = "nano"
+    """Folder of the user simulator; nano: the embedded one."""
+    assistant: str = "nano"
+    """Folder of the assistant; nano: the embedded one."""
+    conversations: int | None = Field(None, ge=1)
+    """How many; default 32, or openings × per_opening."""
+    seed: int = 0
+    """The same seed gives the same conversations where engines compute in float32 (the CPU default)."""
+    out: str | None = None
+    """Run folder; default runs/ and the time of day."""
+    openings: str | None = None
+    """File of first user turns; left out, the simulator opens freely."""
+    per_opening: int = Field(1, ge=1)
+    """Conversations held from each opening."""
+    system: str | None = Field(None, min_length=1)
+    """The assistant's system prompt."""
+    max_rounds: int = Field(16, ge=1)
+    """A round is a user turn and its answer."""
+    max_in_flight: int = Field(64, ge=1)
+    """Conversations going on at once."""
+    user_sampling: Sampling = Sampling()
+    assistant_sampling: Sampling = Sampling()
+    end_bias: float = 0.0
+    """Added to the logit of the end of the conversation; negative values make longer conversations."""
+    guardrails: Guardrails = Guardrails()
+
+
+def load_recipe(name: str, kind: type[Config], overrides: Mapping[str, Any] | None = None) -> Config:
+    """A recipe by shipped name or path, with overrides on top.
+
+    Args:
+        overrides: dotted keys, `{"optim.max_steps": 20}`; None values are ignored.
+
+    Raises:
+        ConfigError: not found, not YAML, or settings that do not fit (all of them listed).
+    """
+    values = _read(_find(name), name)
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            _set(values, key, value)
+    return validated(kind, values, name)
+
+
+def validated(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:
+    """Settings as a typed config.
+
+    Raises:
+        ConfigError: the problems, one a line.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join([f"{source} cannot be used:", *map(_problem, error.errors())])) from error
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Names of the shipped recipes and their one-line descriptions."""
+    root = Path(str(files("selfplay.recipes")))
+    found = sorted(root.rglob("*.yaml"))
+    names = [str(path.relative_to(root).with_suffix("")) for path in found]
+    return {name: str(_read(path, name).get("description", "")) for name, path in zip(names, found, strict=True)}
+
+
+def recipe_text(name: str) -> str:
+    """A recipe as written."""
+    return _find(name).read_text(encoding="utf-8")
+
+
+def recipe_kind(name: str) -> type[TrainConfig] | type[GenerateConfig]:
+    """Which settings a recipe holds; training recipes name a role."""
+    return TrainConfig if "role" in _read(_find(name), name) else GenerateConfig
+
+
+def _find(name: str) -> Path:
+    shipped = Path(str(files("selfplay.recipes"))) / f"{name}.yaml"
+    for path in (Path(name), shipped):
+        if path.is_file():
+            return path
+    raise ConfigError(f"no recipe {name!r}: neither a file nor a shipped one; see `selfplay recipes`")
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: not readable as YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: expected keys and values, found {type(values).__name__}")
+    return values
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for key in path:
+        values = values.setdefault(key, {})
+    values[last] = value
+
+
+def _problem(error: Any) -> str:
+    key = ".".join(map(str, error["loc"])) or "recipe"
+    if error["type"] == "extra_forbidden":
+        return f"  {key}: unknown key"
+    return f"  {key}: {error['msg']} (found {error['input']!r})" if error["loc"] else f"  {error['msg']}"

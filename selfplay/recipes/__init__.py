@@ -1,0 +1,1 @@
+"""Recipes shipped with the package, as YAML files. `selfplay recipes` lists them."""

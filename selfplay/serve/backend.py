@@ -1,0 +1,67 @@
+"""What an engine is to the rest: prompt ids in, sampled ids out. Knows nothing of roles, templates or text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Sampling(BaseModel):
+    """How next tokens are drawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    temperature: float = Field(1.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(128, ge=1)
+    """Longest turn in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One turn to sample. Equal requests (seed included) give equal completions where engines compute in float32."""
+
+    prompt_ids: list[int]
+    sampling: Sampling
+    seed: int
+    stop_ids: tuple[int, ...]
+    """Tokens that end the turn; the one met is reported as `stop_id`, not as part of the ids."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, value added to its logit) at every position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Sampled ids without the stop token. Counts are in tokens."""
+
+    token_ids: tuple[int, ...]
+    finish: Literal["stop", "length"]
+    stop_id: int | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Prompt tokens that the prefix cache already held."""
+
+
+class Backend(Protocol):
+    """An engine that is up. Calls may overlap; results do not depend on how they do."""
+
+    @property
+    def max_context(self) -> int:
+        """Longest prompt plus completion, in tokens."""
+        ...
+
+    async def generate(self, request: GenerationRequest) -> Completion:
+        """Sample one turn.
+
+        Raises:
+            RequestError: this request failed; others go on.
+            BackendError: the engine is gone.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop the engine and free what it holds. May be called twice."""
+        ...

@@ -1,0 +1,62 @@
+"""Sampling one turn of one role: history to prompt ids, engine, sampled ids back to text. Both speakers stand on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfplay.chat.conversation import Role, Turn
+from selfplay.chat.rendering import ChatRenderer
+from selfplay.chat.speakers import Usage
+from selfplay.seeds import derive_seed
+from selfplay.serve.backend import Backend, GenerationRequest, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class SampledTurn:
+    """What the engine gave. `ends` is set when the end-of-conversation token came; `cut` when tokens ran out."""
+
+    turn: Turn
+    usage: Usage
+    ends: bool
+    cut: bool
+
+
+class TurnSampler:
+    """Samples the next turn of `role`. Holds no conversation: everything comes with the call."""
+
+    def __init__(
+        self, backend: Backend, renderer: ChatRenderer, role: Role, sampling: Sampling, end_bias: float = 0.0
+    ) -> None:
+        """Bind an engine and a template.
+
+        Args:
+            end_bias: added to the logit of the end-of-conversation token (user side only).
+        """
+        self._backend = backend
+        self._renderer = renderer
+        self._role = role
+        self._sampling = sampling
+        end = renderer.end_of_conversation_id if role == "user" else None
+        self._end_id = end
+        self._stop_ids = (renderer.end_of_turn_id,) if end is None else (renderer.end_of_turn_id, end)
+        self._bias = ((end, end_bias),) if end is not None and end_bias else ()
+
+    async def sample(self, turns: Sequence[Turn], seed: int, attempt: int) -> SampledTurn | None:
+        """The next turn, or None when a full turn no longer fits into the context.
+
+        Args:
+            turns: what this side sees of the conversation so far.
+            seed: the conversation's seed; turn number and attempt are mixed in here.
+        """
+        prompt_ids = self._renderer.prompt_ids(turns, self._role)
+        if len(prompt_ids) + self._sampling.max_tokens > self._backend.max_context:
+            return None
+        drawn = derive_seed(seed, self._role, len(turns), attempt)
+        request = GenerationRequest(prompt_ids, self._sampling, drawn, self._stop_ids, self._bias)
+        completion = await self._backend.generate(request)
+        text = self._renderer.decode(completion.token_ids).strip()
+        turn = Turn(self._role, text, "sampled", completion.token_ids)
+        usage = Usage(len(prompt_ids), completion.cached_tokens, len(completion.token_ids) + 1)
+        ends = self._end_id is not None and completion.stop_id == self._end_id
+        return SampledTurn(turn, usage, ends, completion.finish == "length")

@@ -1,0 +1,53 @@
+"""What is written to a run and read back from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from selfplay.chat.conversation import Turn
+from selfplay.chat.speakers import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A conversation to be held: its place, name, seed and given first turns (system prompt, opening)."""
+
+    number: int
+    id: str
+    seed: int
+    opening: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A conversation still owed: its plan and the turns already committed, the opening included."""
+
+    plan: Plan
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One step of a conversation, committed as a whole.
+
+    `turns` continue at position `at`; `ended` closes the conversation. A step without turns and without reason is
+    never written.
+    """
+
+    conversation: int
+    at: int
+    turns: tuple[Turn, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    rejected: Counter[str] = field(default_factory=Counter)
+    ended: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts over a run: conversations by reason (None: unfinished), turns, tokens, rejected attempts by reason."""
+
+    reasons: Counter[str | None]
+    turns: int
+    usage: Usage
+    rejected: Counter[str]

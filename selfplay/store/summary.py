@@ -1,0 +1,67 @@
+"""Figures that describe a run: rounds, words, reasons, tokens."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from selfplay.chat.conversation import Conversation
+from selfplay.store.records import Totals
+
+
+class Spread(NamedTuple):
+    """Mean and the 10th and 90th percentile."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """A run in figures; `words` and `rounds` over finished conversations, failed ones left out."""
+
+    conversations: int
+    unfinished: int
+    rounds: Spread
+    words: dict[str, Spread]
+    reasons: dict[str, int]
+    rejected: Counter[str]
+    turns: int
+    sampled_tokens: int
+    cache_hit: float
+
+
+def summarise(conversations: Iterable[Conversation], totals: Totals) -> RunSummary:
+    """Count a run."""
+    rounds: list[int] = []
+    words: dict[str, list[int]] = {"user": [], "assistant": []}
+    for conversation in conversations:
+        if conversation.ended is None or conversation.ended.startswith("failed:"):
+            continue
+        rounds.append(conversation.rounds)
+        for turn in conversation.turns:
+            if turn.role in words:
+                words[turn.role].append(len(turn.content.split()))
+    return RunSummary(
+        conversations=sum(count for reason, count in totals.reasons.items() if reason is not None),
+        unfinished=totals.reasons[None],
+        rounds=spread(rounds),
+        words={role: spread(counts) for role, counts in words.items()},
+        reasons={reason or "unfinished": count for reason, count in totals.reasons.items()},
+        rejected=totals.rejected,
+        turns=totals.turns,
+        sampled_tokens=totals.usage.sampled_tokens,
+        cache_hit=totals.usage.cache_hit,
+    )
+
+
+def spread(values: Sequence[int]) -> Spread:
+    """Mean and percentiles (nearest rank); zeros when there is nothing."""
+    if not values:
+        return Spread(0.0, 0.0, 0.0)
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return Spread(sum(ordered) / len(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)])

@@ -1,0 +1,1 @@
+"""One trainer for both roles: the trained role is an argument, the rest is a recipe."""

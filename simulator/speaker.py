@@ -1,0 +1,38 @@
+"""UserGPT as a speaker: says the user's next turn, or ends the conversation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from selfplay.chat.conversation import Turn
+from selfplay.chat.speakers import CONTEXT_FULL, USER_ENDED, Usage, Utterance, guardrail
+from selfplay.serve.turns import TurnSampler
+from simulator.guardrails import Guardrails, broken_rule
+
+
+class UserSpeaker:
+    """Samples user turns under guardrails. The assistant's system prompt is hidden from it, as it is from people."""
+
+    def __init__(self, sampler: TurnSampler, guardrails: Guardrails) -> None:
+        self._sampler = sampler
+        self._guardrails = guardrails
+
+    async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
+        """The next user turn; resampled while it breaks a guardrail, at most `resamples` times."""
+        seen = [turn for turn in turns if turn.role != "system"]
+        usage = Usage()
+        rejected: Counter[str] = Counter()
+        broken = None
+        for attempt in range(1 + self._guardrails.resamples):
+            sampled = await self._sampler.sample(seen, seed, attempt)
+            if sampled is None:
+                return Utterance(None, CONTEXT_FULL, usage, rejected)
+            usage += sampled.usage
+            ends = sampled.ends and not sampled.turn.content  # words before the end token are a turn of their own
+            broken = broken_rule(self._guardrails, seen, sampled.turn.content, ends=ends, cut=sampled.cut)
+            if broken is None:
+                return Utterance(None if ends else sampled.turn, USER_ENDED if ends else None, usage, rejected)
+            rejected[broken] += 1
+        assert broken is not None, "the loop runs at least once"
+        return Utterance(None, guardrail(broken), usage, rejected)

@@ -1,0 +1,116 @@
+import json
+
+import pytest
+
+from selfplay.app import train_recipe
+from selfplay.config import GenerateConfig, load_recipe, recipe_kind, recipe_text, shipped_recipes
+from selfplay.errors import ConfigError, DataError, StoreError
+from selfplay.runs import changed_keys, check_folder, facts_of, plans_of
+from selfplay.store.store import RunStore
+from selfplay.train.config import TrainConfig
+from simulator.opening import read_openings
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_parses_and_says_what_it_does(name):
+    recipe = load_recipe(name, recipe_kind(name))
+    assert recipe.description
+    assert recipe_text(name).startswith(f"# selfplay {'generate' if recipe_kind(name) is GenerateConfig else 'train'} ")
+
+
+def test_all_problems_of_a_recipe_are_reported_together(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("max_round: 3\nseed: x\nuser_sampling: {top_p: 2}\n")
+    with pytest.raises(ConfigError) as error:
+        load_recipe(str(recipe), GenerateConfig)
+    for part in ("max_round: unknown key", "seed:", "user_sampling.top_p:", "found 2"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n", "expected keys and values"), ("a: [", "not readable as YAML"), ("", "found NoneType")],
+)
+def test_files_that_are_no_recipe_are_refused(tmp_path, text, message):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(str(recipe), GenerateConfig)
+    with pytest.raises(ConfigError, match="see `selfplay recipes`"):
+        load_recipe("no/such", GenerateConfig)
+
+
+def test_overrides_reach_nested_settings_and_none_is_no_override():
+    recipe = load_recipe("nano/base", TrainConfig, {"optim.max_steps": 7, "out": None})
+    assert recipe.optim.max_steps == 7
+    assert recipe.out == "models/nano/base"
+
+
+def test_a_recipe_trains_only_the_role_that_was_asked_for():
+    assert train_recipe("simulator", "nano/simulator", {}).role == "user"
+    with pytest.raises(ConfigError, match="trains role 'user'"):
+        train_recipe("assistant", "nano/simulator", {})
+
+
+def test_a_training_recipe_starts_from_exactly_one_place():
+    with pytest.raises(ConfigError, match="exactly one of 'base'"):
+        load_recipe("nano/base", TrainConfig, {"base": "x"})
+
+
+def test_openings_come_one_per_line_or_as_messages(tmp_path):
+    plain, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    plain.write_text("a room please\n\n  a table \n")
+    assert [opening[0].content for opening in read_openings(plain)] == ["a room please", "a table"]
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant", "user")]
+    lines.write_text(json.dumps(turns) + "\n" + json.dumps({"messages": turns[1:2]}) + "\n")
+    assert [len(opening) for opening in read_openings(lines)] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{oops", r"a\.jsonl:1: not JSON"),
+        ("3", "expected a list of messages"),
+        ('[{"role": "human", "content": "x"}]', "role of system, user or assistant"),
+        ('[{"role": "user"}]', "needs text"),
+        ('[{"role": "assistant", "content": "x"}]', "starts with 'assistant'"),
+        ('[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]', "ends with a assistant"),
+        ("", "holds no opening"),
+    ],
+)
+def test_bad_openings_name_file_and_line(tmp_path, line, message):
+    file = tmp_path / "a.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises(DataError, match=message):
+        read_openings(file)
+
+
+def test_each_opening_is_held_per_opening_times(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("one\ntwo\n")
+    config = GenerateConfig(openings=str(file), per_opening=3, system="be brief")
+    plans = plans_of(config)
+    assert [plan.opening[-1].content for plan in plans] == ["one"] * 3 + ["two"] * 3
+    assert plans[0].opening[0].content == "be brief"
+    assert len({plan.seed for plan in plans}) == 6
+    with pytest.raises(ConfigError, match="gives 6"):
+        plans_of(config.model_copy(update={"conversations": 7}))
+
+
+def test_a_longer_run_starts_with_the_same_plans():
+    assert plans_of(GenerateConfig(conversations=40))[:32] == plans_of(GenerateConfig())
+
+
+def test_a_folder_with_another_run_is_refused_with_the_keys_that_differ(tmp_path):
+    config = GenerateConfig(conversations=2, seed=1, out=str(tmp_path))
+    facts = facts_of(config)
+    with pytest.raises(StoreError, match="no run to resume"):
+        check_folder(tmp_path, facts, resume=True)
+    RunStore.create(tmp_path, facts, plans_of(config)).close()
+    other = facts_of(config.model_copy(update={"seed": 2, "max_in_flight": 3}))
+    assert changed_keys(facts, other) == ["seed: 1 → 2"]
+    with pytest.raises(StoreError, match="seed: 1 → 2"):
+        check_folder(tmp_path, other, resume=True)
+    with pytest.raises(StoreError, match="--resume"):
+        check_folder(tmp_path, facts, resume=False)
+    check_folder(tmp_path, facts, resume=True)

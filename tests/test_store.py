@@ -1,0 +1,160 @@
+import asyncio
+import json
+import sqlite3
+from collections import Counter
+
+import pytest
+
+from selfplay.chat.conversation import Turn
+from selfplay.chat.speakers import Usage
+from selfplay.errors import StoreError
+from selfplay.store.export import export
+from selfplay.store.records import Entry, Plan
+from selfplay.store.schema import MIGRATIONS
+from selfplay.store.store import DATABASE, RunReader, RunStore
+
+PLANS = [Plan(0, "c0", 11, (Turn("system", "be brief", "fixed"),)), Plan(1, "c1", 12), Plan(2, "c2", 13)]
+USER = Turn("user", "hi <|im_end|> é", "sampled", (5, 6))
+REPLY = Turn("assistant", "hello", "sampled", (7,))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run"
+
+
+async def fill(folder):
+    store = RunStore.create(folder, {"config": {"seed": 1}}, PLANS)
+    async with store:
+        await store.commit(Entry(0, 0, (*PLANS[0].opening, USER), Usage(10, 4, 3), Counter(empty=2)))
+        await store.commit(Entry(0, 2, (REPLY,), Usage(20, 16, 2)))
+        await store.commit(Entry(0, 3, ended="user_ended"))
+        await store.commit(Entry(1, 0, (USER,)))
+        await store.commit(Entry(2, 0, (USER,), ended="failed:scripted"))
+    store.close()
+
+
+async def test_what_was_committed_is_read_back_as_it_was(folder):
+    await fill(folder)
+    run = RunReader(folder)
+    first, failed = run.conversations()
+    assert first.turns == (*PLANS[0].opening, USER, REPLY)
+    assert (first.ended, first.complete, first.rounds) == ("user_ended", True, 1)
+    assert (failed.id, failed.ended, failed.complete) == ("c2", "failed:scripted", False)
+    assert run.facts() == {"config": {"seed": 1}}
+    totals = run.totals()
+    assert totals.reasons == {"user_ended": 1, "failed:scripted": 1, None: 1}
+    assert totals.usage == Usage(30, 20, 5)
+    assert totals.rejected == {"empty": 2}
+    run.close()
+
+
+async def test_unfinished_conversations_come_back_with_their_turns_and_sampled_ids(folder):
+    await fill(folder)
+    run = RunReader(folder)
+    (owed,) = run.unfinished()
+    assert owed.plan == PLANS[1]
+    assert owed.turns == (USER,)
+    run.close()
+
+
+async def test_many_commits_share_a_transaction(folder):
+    plans = [Plan(n, f"c{n}", n) for n in range(200)]
+    store = RunStore.create(folder, {}, plans)
+    transactions = []
+    async with store:
+        original = store._next_group
+
+        def counted():
+            group = original()
+            transactions.append(len(group or []))
+            return group
+
+        store._next_group = counted
+        await asyncio.gather(*(store.commit(Entry(n, 0, (USER,))) for n in range(200)))
+    assert sum(transactions) >= 200 - 1  # the writer may have waited for its first entry before the patch
+    assert len(transactions) < 100
+    assert len(store.unfinished()) == 200
+    store.close()
+
+
+async def test_a_turn_is_never_stored_twice(folder):
+    store = RunStore.create(folder, {}, PLANS)
+    async with store:
+        await store.commit(Entry(1, 0, (USER,)))
+        with pytest.raises(StoreError, match="what was committed before stays readable"):
+            await store.commit(Entry(1, 0, (USER,)))
+        await store.commit(Entry(1, 1, (REPLY,)))
+    assert store.conversation("c1").turns == (USER, REPLY)
+    store.close()
+
+
+def test_one_process_writes_a_run_at_a_time(folder):
+    store = RunStore.create(folder, {}, PLANS)
+    with pytest.raises(StoreError, match="another process is writing"):
+        RunStore(folder)
+    with pytest.raises(StoreError, match="already holds a run"):
+        RunStore.create(folder, {}, PLANS)
+    store.close()
+    RunStore(folder).close()
+
+
+def test_unusable_folders_say_what_to_do(folder, tmp_path):
+    with pytest.raises(StoreError, match="holds no run"):
+        RunReader(folder)
+    store = RunStore.create(folder, {}, PLANS)
+    with pytest.raises(StoreError, match="ids look like c0, c1, c2"):
+        store.conversation("nope")
+    store.close()
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    database.close()
+    with pytest.raises(StoreError, match="newer version"):
+        RunReader(folder)
+    (folder / DATABASE).write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match="not a readable run"):
+        RunReader(folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be created"):
+        RunStore.create(tmp_path / "file" / "run", {}, PLANS)
+
+
+async def exported(folder, format, out):
+    if not folder.exists():
+        await fill(folder)
+    run = RunReader(folder)
+    result = export(run.conversations(), format, out)
+    run.close()
+    return result
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+async def test_exports_open_with_datasets(folder, tmp_path, suffix):
+    from datasets import load_dataset
+
+    await fill(folder)
+    for format in ("messages", "sharegpt"):
+        out = tmp_path / f"{format}{suffix}"
+        result = await exported(folder, format, out)
+        assert result.rows == 1
+        assert result.left_out == {"failed:scripted": 1}
+        kind = "json" if suffix == ".jsonl" else "parquet"
+        (row,) = load_dataset(kind, data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
+        if format == "messages":
+            assert row["messages"][1] == {"role": "user", "content": "hi <|im_end|> é"}
+            assert (row["id"], row["ended"], row["meta"]["rounds"]) == ("c0", "user_ended", 1)
+        else:
+            assert [turn["from"] for turn in row["conversations"]] == ["system", "human", "gpt"]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+async def test_an_unanswered_last_user_turn_is_never_written(folder, tmp_path):
+    store = RunStore.create(folder, {}, PLANS)
+    async with store:
+        await store.commit(Entry(0, 0, (USER, REPLY, USER), ended="context_full"))
+        await store.commit(Entry(1, 0, (USER,), ended="context_full"))
+    store.close()
+    result = await exported(folder, "messages", tmp_path / "a.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [[message["role"] for message in row["messages"]] for row in rows] == [["user", "assistant"]]
+    assert result.left_out == {"no answered round": 1}
