@@ -23,12 +23,15 @@ from typing import Any
 import yaml
 
 from assistant.speaker import AssistantSpeaker
+from bench.nano import Pair, score_free, score_humans, tables
+from bench.report import write_report
 from selfplay.chat.conversation import Role
-from selfplay.chat.events import Event
+from selfplay.chat.events import Event, Planned
 from selfplay.chat.models import load_renderer, locate_model
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig, load_recipe
+from selfplay.data.loading import load
 from selfplay.engine.runner import Runner
 from selfplay.engine.scheduler import CapScheduler
 from selfplay.errors import ConfigError
@@ -38,10 +41,11 @@ from selfplay.serve.turns import TurnSampler
 from selfplay.serve.vllm_backend import EngineSpec, VllmBackend
 from selfplay.store.export import Exported, ExportFormat, export
 from selfplay.store.records import Entry, Unfinished
-from selfplay.store.store import RunReader, RunStore
+from selfplay.store.store import DATABASE, RunReader, RunStore
 from selfplay.store.summary import RunSummary, summarise
 from selfplay.train.config import TrainConfig
 from selfplay.train.run import TrainResult
+from simulator.guardrails import Guardrails
 from simulator.speaker import UserSpeaker
 
 
@@ -102,11 +106,6 @@ def train_recipe(role: str, recipe: str, overrides: Mapping[str, Any]) -> TrainC
     return config
 
 
-def count_conversations(config: GenerateConfig) -> int:
-    """How many conversations a run holds."""
-    return len(plans_of(config))
-
-
 def summary(folder: str | Path) -> RunSummary:
     """A run in figures."""
     run = open_run(folder)
@@ -127,6 +126,45 @@ def export_run(folder: str | Path, format: ExportFormat, out: str | Path) -> Exp
         return export(run.conversations(), format, Path(out))
     finally:
         run.close()
+
+
+def bench_nano(
+    config: GenerateConfig, base: str, datasets: Sequence[str], out: str | Path, say: Callable[[str], None] = print
+) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
+    """Score a pair on human conversations and in free self-play, guardrails off, sampling as the recipe has it.
+
+    Args:
+        config: the run for free self-play; its models are scored.
+        base: the model both were fine-tuned from.
+        datasets: human sets for likelihood and endings, beside the held-out mixture.
+        out: folder of `scores.json`, `scores.md` and the run (`free/`, taken up again when it exists).
+
+    Returns:
+        Tables to print: title, header, rows.
+    """
+    pair = Pair(
+        locate_model(base, "base"),
+        locate_model(config.simulator, "simulator"),
+        locate_model(config.assistant, "assistant"),
+    )
+    mixture = load_recipe("nano/simulator", TrainConfig).data
+    people = load(mixture.datasets, split="held_out", held_out=mixture.held_out).conversations
+    trained = load(["sgd_train"], split="train", held_out=mixture.held_out).conversations
+    seen = frozenset(service for conversation in trained for service in conversation.meta["services"])
+    sampling = config.user_sampling
+    sheets = [score_humans("held-out mixture", people, pair, sampling, None, say)]
+    for name in datasets:
+        sheets.append(score_humans(name, load([name]).conversations, pair, sampling, seen, say))
+    free = Path(out) / "free"
+    free_config = config.model_copy(update={"guardrails": Guardrails.off(), "out": str(free)})
+    say(f"free self-play: {config.conversations} conversations")
+    generate(free_config, resume=(free / DATABASE).exists())
+    run = open_run(free)
+    simulated = list(run.conversations())
+    run.close()
+    scores = score_free(people, simulated)
+    write_report(Path(out), sheets, scores, simulated)
+    return tables(sheets, scores)
 
 
 def chat(config: GenerateConfig, role: Role, person: Speaker) -> None:
@@ -165,6 +203,7 @@ async def _generate(config: GenerateConfig, resume: bool, on_event: Callable[[Ev
         stack.callback(store.close)
         (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False), encoding="utf-8")
         owed = store.unfinished()
+        on_event(Planned(len(plans), len(plans) - len(owed)))
         if owed:
             speakers = await stack.enter_async_context(_speakers(config, sides, folder))
             await stack.enter_async_context(store)

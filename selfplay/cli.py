@@ -21,6 +21,9 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+bench_cli = typer.Typer(help="Score models and conversations.", no_args_is_help=True, rich_markup_mode=None)
+cli.add_typer(bench_cli, name="bench")
+
 Out = Annotated[Optional[Path], typer.Option(help="Output folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
 
@@ -47,7 +50,7 @@ def generate(
     names = [name for name in config.GenerateConfig.model_fields if name in given]
     overrides = {name: str(given[name]) if isinstance(given[name], Path) else given[name] for name in names}
     settings = config.load_recipe(recipe, config.GenerateConfig, overrides)
-    with console.RunProgress(app.count_conversations(settings)) as progress:
+    with console.RunProgress() as progress:
         run = app.generate(settings, resume=resume, on_event=progress)
     console.print_summary(app.summary(run.folder), str(run.folder))
 
@@ -127,6 +130,26 @@ def chat(
     overrides = {"simulator": simulator, "assistant": assistant, "system": system, "seed": seed}
     settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
     app.chat(settings, as_, console.TerminalPerson(as_))
+
+
+@bench_cli.command("nano")
+def bench_nano(
+    out: Annotated[Path, typer.Option(help="Folder for scores.json, scores.md and the free run.")],
+    data: Annotated[Optional[list[str]], typer.Option(help="Human sets with services (repeatable).")] = None,
+    base: Annotated[str, typer.Option(help="Model both sides were trained from.")] = "nano",
+    simulator: Annotated[Optional[str], typer.Option(help="Folder of the user simulator.")] = None,
+    assistant: Annotated[Optional[str], typer.Option(help="Folder of the assistant.")] = None,
+    conversations: Annotated[int, typer.Option("-n", help="Free conversations.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the free run.")] = 0,
+) -> None:
+    """Score a small pair: likelihood, endings and free self-play, beside base, rule and people."""
+    from selfplay import app, config, console
+
+    overrides = {"simulator": simulator, "assistant": assistant, "conversations": conversations, "seed": seed}
+    settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
+    for table in app.bench_nano(settings, base, data or ["sgd_dev"], out, console.err.print):
+        console.print_rows(*table)
+    console.out.print(f"scores: {out}/scores.md", soft_wrap=True)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ class GenerateConfig(BaseModel):
     """Conversations held from each opening."""
     system: str | None = Field(None, min_length=1)
     """The assistant's system prompt."""
-    max_rounds: int = Field(16, ge=1)
+    max_rounds: int = Field(20, ge=1)
     """A round is a user turn and its answer."""
     max_in_flight: int = Field(64, ge=1)
     """Conversations going on at once."""

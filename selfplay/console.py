@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfplay.chat.conversation import Conversation, Role, Turn
-from selfplay.chat.events import Admitted, ConversationEnded, Event, Sampled
+from selfplay.chat.events import Admitted, ConversationEnded, Event, Planned, Sampled
 from selfplay.chat.speakers import USER_ENDED, Usage, Utterance
 from selfplay.store.summary import RunSummary
 
@@ -41,10 +41,10 @@ class _TwoLines(Progress):
 class RunProgress:
     """A progress bar fed with engine events; a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self) -> None:
         columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = _TwoLines(*columns, console=err)
-        self._task = self._progress.add_task("starting engines", total=total, rates="")
+        self._task = self._progress.add_task("starting engines", total=None, rates="")
         self._turns = 0
         self._usage = Usage()
         self._in_flight = 0
@@ -61,10 +61,10 @@ class RunProgress:
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
-        if self._started is None:
-            self._started = time.monotonic()
-            self._progress.update(self._task, description="conversations")
         match event:
+            case Planned(conversations, finished):
+                self._progress.update(self._task, total=conversations, completed=finished)
+                return
             case Admitted(in_flight):
                 self._in_flight = in_flight
             case Sampled(usage, turn_taken):
@@ -73,10 +73,10 @@ class RunProgress:
             case ConversationEnded(_, _, in_flight):
                 self._in_flight = in_flight
                 self._progress.advance(self._task)
-        self._progress.update(self._task, rates=self._rates())
+        self._progress.update(self._task, description="conversations", rates=self._rates())
 
     def _rates(self) -> str:
-        assert self._started is not None
+        self._started = self._started or time.monotonic()
         seconds = max(time.monotonic() - self._started, 1e-6)
         return (
             f"{self._turns / seconds:6.1f} turns/s  {self._usage.sampled_tokens / seconds:6.0f} tok/s  "

@@ -28,7 +28,7 @@ async def fill(folder):
     async with store:
         await store.commit(Entry(0, 0, (*PLANS[0].opening, USER), Usage(10, 4, 3), Counter(empty=2)))
         await store.commit(Entry(0, 2, (REPLY,), Usage(20, 16, 2)))
-        await store.commit(Entry(0, 3, ended="user_ended"))
+        await store.commit(Entry(0, 3, (), Usage(30, 24, 1), ended="user_ended"))
         await store.commit(Entry(1, 0, (USER,)))
         await store.commit(Entry(2, 0, (USER,), ended="failed:scripted"))
     store.close()
@@ -44,7 +44,7 @@ async def test_what_was_committed_is_read_back_as_it_was(folder):
     assert run.facts() == {"config": {"seed": 1}}
     totals = run.totals()
     assert totals.reasons == {"user_ended": 1, "failed:scripted": 1, None: 1}
-    assert totals.usage == Usage(30, 20, 5)
+    assert totals.usage == Usage(60, 44, 6)
     assert totals.rejected == {"empty": 2}
     run.close()
 

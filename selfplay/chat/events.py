@@ -8,6 +8,14 @@ from selfplay.chat.speakers import Usage
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """A run is open: conversations in all, and those already finished (more than none on resuming)."""
+
+    conversations: int
+    finished: int
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     """A conversation started or was taken up again."""
 
@@ -31,4 +39,4 @@ class ConversationEnded:
     in_flight: int
 
 
-Event = Admitted | Sampled | ConversationEnded
+Event = Planned | Admitted | Sampled | ConversationEnded

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfplay.chat.conversation import Role
+from selfplay.chat.families import FAMILIES
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import ModelError
 
@@ -44,7 +45,7 @@ def load_renderer(folder: Path, role: Role) -> ChatRenderer:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
-    renderer = ChatRenderer(tokenizer)
+    renderer = ChatRenderer(tokenizer, for_both_sides(tokenizer.chat_template, role))
     if not renderer.opens(role):
         other = "assistant" if role == "user" else "user"
         raise ModelError(
@@ -57,6 +58,17 @@ def load_renderer(folder: Path, role: Role) -> ChatRenderer:
             "conversation; train it with `selfplay train simulator`"
         )
     return renderer
+
+
+def for_both_sides(template: object, role: Role) -> str | None:
+    """The role's variant where a folder's template is one that was trained on both sides; None elsewhere.
+
+    Such a folder may be named for the simulator and the assistant, and one engine then serves both.
+    """
+    for known in FAMILIES.values():
+        if template == known.template("all") and role != "system":
+            return known.template(role)
+    return None
 
 
 def content_hash(folder: Path) -> str:

@@ -20,7 +20,10 @@ MIGRATIONS = (
         id      TEXT NOT NULL UNIQUE,
         seed    INTEGER NOT NULL,
         opening TEXT NOT NULL,           -- JSON: how round 1 starts
-        ended   TEXT                     -- reason; NULL while unfinished
+        ended   TEXT,                    -- reason; NULL while unfinished
+        prompt_tokens  INTEGER NOT NULL DEFAULT 0,  -- of a last step that ended without a turn
+        cached_tokens  INTEGER NOT NULL DEFAULT 0,
+        sampled_tokens INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE turns (
         conversation   INTEGER NOT NULL REFERENCES conversations (number),

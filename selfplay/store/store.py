@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +26,13 @@ from selfplay.store.records import Entry, Plan, Totals, Unfinished
 from selfplay.store.schema import migrate
 
 DATABASE = "run.db"
+_END = "UPDATE conversations SET ended = ?, prompt_tokens = ?, cached_tokens = ?, sampled_tokens = ? WHERE number = ?"
+_TOTALS = """
+SELECT TOTAL(prompt_tokens), TOTAL(cached_tokens), TOTAL(sampled_tokens) FROM (
+    SELECT prompt_tokens, cached_tokens, sampled_tokens FROM turns
+    UNION ALL SELECT prompt_tokens, cached_tokens, sampled_tokens FROM conversations
+)
+"""
 _INSERT_TURN = "INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -92,11 +100,10 @@ class RunReader:
         reasons: Counter[str | None] = Counter()
         for ended, count in self._database.execute("SELECT ended, COUNT(*) FROM conversations GROUP BY ended"):
             reasons[ended] = count
-        turns, prompt, cached, sampled = self._database.execute(
-            "SELECT COUNT(*), TOTAL(prompt_tokens), TOTAL(cached_tokens), TOTAL(sampled_tokens) FROM turns"
-        ).fetchone()
+        (turns,) = self._database.execute("SELECT COUNT(*) FROM turns").fetchone()
+        usage = Usage(*map(int, self._database.execute(_TOTALS).fetchone()))
         rejected = Counter(dict(self._database.execute("SELECT reason, SUM(count) FROM rejections GROUP BY reason")))
-        return Totals(reasons, turns, Usage(int(prompt), int(cached), int(sampled)), rejected)
+        return Totals(reasons, turns, usage, rejected)
 
     def _turns(self, number: int) -> tuple[Turn, ...]:
         rows = self._database.execute(
@@ -144,7 +151,7 @@ class RunStore(RunReader):
                 database.executemany(
                     "INSERT INTO run VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
                 )
-                database.executemany("INSERT INTO conversations VALUES (?, ?, ?, ?, NULL)", map(_plan_row, plans))
+                database.executemany(_PLAN, map(_plan_row, plans))
         finally:
             database.close()
         building.rename(folder / DATABASE)
@@ -252,7 +259,7 @@ def _insert(database: sqlite3.Connection, entry: Entry) -> None:
             [(entry.conversation, at, reason, count) for reason, count in entry.rejected.items()],
         )
     if entry.ended is not None:
-        database.execute("UPDATE conversations SET ended = ? WHERE number = ?", (entry.ended, entry.conversation))
+        database.execute(_END, (entry.ended, *astuple(Usage() if entry.turns else entry.usage), entry.conversation))
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: StoreError | None) -> None:

@@ -1,0 +1,51 @@
+"""95 % bootstrap intervals over conversations, the unit that was sampled (Efron, 1979; percentile method)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its 95 % interval and the number of conversations behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Estimate:
+    """Resample `n` conversations with replacement and recompute `statistic` on their indices (n,).
+
+    Raises:
+        ValueError: there is nothing to resample.
+    """
+    import numpy as np
+
+    if n == 0:
+        raise ValueError("no conversations to compute an interval over")
+    draws = np.random.default_rng(seed)
+    values = [statistic(draws.integers(0, n, n)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Estimate(statistic(np.arange(n)), float(low), float(high), n)
+
+
+def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64], seed: int = 0) -> Estimate:
+    """Sum over sum, as for bits per byte: conversations weigh by their size. Shapes (n,), (n,)."""
+    return bootstrap(len(numerators), lambda rows: float(numerators[rows].sum() / denominators[rows].sum()), seed)

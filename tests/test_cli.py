@@ -1,0 +1,134 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from selfplay import console
+from selfplay.chat.conversation import Turn
+from selfplay.chat.events import Admitted, ConversationEnded, Planned, Sampled
+from selfplay.chat.models import content_hash, load_renderer, locate_model
+from selfplay.chat.speakers import Usage
+from selfplay.cli import cli
+from selfplay.errors import ModelError
+from selfplay.store.records import Entry, Plan
+from selfplay.store.store import RunStore
+
+
+def selfplay(*arguments):
+    """The command as a user runs it; returns the finished process."""
+    command = [sys.executable, "-m", "selfplay.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+async def run(tmp_path):
+    store = RunStore.create(tmp_path / "run", {}, [Plan(0, "c0", 1), Plan(1, "c1", 2)])
+    turns = (Turn("user", "a [bold]room[/bold]", "sampled", (5,)), Turn("assistant", "which night?", "sampled", (6,)))
+    async with store:
+        await store.commit(Entry(0, 0, turns, Usage(10, 5, 4), ended="user_ended"))
+        await store.commit(Entry(1, 0, turns[:1], ended="failed:scripted"))
+    store.close()
+    return tmp_path / "run"
+
+
+def test_help_lists_the_commands_without_loading_models():
+    done = selfplay("--help")
+    for command in ("generate", "show", "export", "train", "recipes", "chat", "bench"):
+        assert command in done.stdout
+    code = "import sys, selfplay.cli; sys.exit(any(m in sys.modules for m in ('torch', 'vllm', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_show_prints_a_summary_and_a_conversation_with_markup_left_alone(run):
+    summary = CliRunner().invoke(cli, ["show", str(run)])
+    assert "user_ended" in summary.output
+    assert "failed:scripted" in summary.output
+    one = CliRunner().invoke(cli, ["show", str(run), "c0"])
+    assert "a [bold]room[/bold]" in one.output
+    assert "which night?" in one.output
+
+
+def test_export_says_what_was_written_and_left_out(run, tmp_path):
+    out = tmp_path / "a.jsonl"
+    done = selfplay("export", run, "--out", out, "--format", "sharegpt")
+    assert "1 conversations written" in done.stdout
+    assert "left out: 1 failed:scripted" in done.stdout
+    assert json.loads(out.read_text())["conversations"][1] == {"from": "gpt", "value": "which night?"}
+
+
+def test_recipes_lists_and_prints():
+    assert "nano/generate" in selfplay("recipes").stdout
+    assert "max_rounds" in selfplay("recipes", "nano/generate").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "--simulator", "/no/such", "--out", "{tmp}/x"], "no such folder"),
+        (["generate", "no/recipe"], "see `selfplay recipes`"),
+        (["generate", "--openings", "{tmp}/none.txt", "--out", "{tmp}/x"], "cannot be read"),
+        (["generate", "--resume", "--out", "{tmp}/x"], "no run to resume"),
+        (["show", "{tmp}"], "holds no run"),
+        (["train", "assistant", "nano/simulator"], "trains role 'user'"),
+        (["train", "simulator", "nano/simulator", "--data", "{tmp}/none.jsonl"], "no file and no dataset"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_told_in_a_sentence(tmp_path, arguments, message):
+    done = selfplay(*(argument.format(tmp=tmp_path) for argument in arguments))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_out_folder_with_another_run_lists_the_differing_keys(run):
+    store_facts = {"config": {"seed": 5}, "models": {k: {"content_hash": "x"} for k in ("simulator", "assistant")}}
+    shutil.rmtree(run)
+    RunStore.create(run, store_facts, [Plan(0, "c0", 1)]).close()
+    done = selfplay("generate", "--out", run, "--seed", "6", "--resume")
+    assert done.returncode == 1
+    assert "seed: 5 → 6" in done.stderr
+    assert "simulator weights" in done.stderr
+
+
+def test_sides_that_are_swapped_are_noticed():
+    with pytest.raises(ModelError, match="does not open a user turn"):
+        load_renderer(locate_model("nano", "assistant"), "user")
+
+
+def test_a_model_trained_on_both_sides_speaks_for_either():
+    base = locate_model("nano", "base")
+    assert load_renderer(base, "user").opens("user")
+    assert load_renderer(base, "assistant").opens("assistant")
+
+
+def test_the_embedded_models_are_small_safetensors_with_a_card():
+    folders = [locate_model("nano", kind) for kind in ("base", "simulator", "assistant")]
+    files = [file for folder in folders for file in folder.iterdir()]
+    assert sum(file.stat().st_size for file in files) <= 48e6
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".jinja", ".png"}
+    assert len({content_hash(folder) for folder in folders}) == 3
+    card = (folders[0].parent / "MODEL_CARD.md").read_text()
+    assert "SGD" in card
+    assert "CC BY-SA" in card
+    for folder in folders:
+        assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_progress_counts_turns_and_conversations(capsys):
+    with console.RunProgress() as progress:
+        for event in (
+            Planned(3, 1),
+            Admitted(1),
+            Sampled(Usage(10, 5, 20), True),
+            Sampled(Usage(10, 10, 1), False),
+            ConversationEnded("user_ended", 1, 0),
+        ):
+            progress(event)
+        assert progress._turns == 1
+        assert progress._usage == Usage(20, 15, 21)
+        assert "cache hit  75%" in progress._rates()
+        assert progress._progress.tasks[0].completed == 2

@@ -1,0 +1,173 @@
+"""The embedded pair on real vLLM engines. One pair per session; each engine is a process of its own."""
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from selfplay import app
+from selfplay.chat.conversation import Turn
+from selfplay.chat.models import load_renderer, locate_model
+from selfplay.config import GenerateConfig, load_recipe
+from selfplay.engine.runner import Runner
+from selfplay.engine.scheduler import CapScheduler
+from selfplay.errors import BackendError, ModelError, RequestError
+from selfplay.runs import plans_of
+from selfplay.serve.backend import GenerationRequest, Sampling
+from selfplay.serve.vllm_backend import EngineSpec, VllmBackend
+from selfplay.store.store import RunReader, RunStore
+
+pytestmark = pytest.mark.engine
+
+CONFIG = load_recipe("nano/generate", GenerateConfig, {"conversations": 40, "seed": 3})
+
+
+@pytest.fixture(scope="module")
+def loop():
+    """One event loop for all tests of this module, so that they can share engines."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def speakers(loop, tmp_path_factory):
+    context = app._speakers(CONFIG, app._sides(CONFIG), tmp_path_factory.mktemp("logs"))
+    yield loop.run_until_complete(context.__aenter__())
+    loop.run_until_complete(context.__aexit__(None, None, None))
+
+
+def hold(loop, speakers, folder, cap, reverse=False):
+    """Play CONFIG's plan and return id → (turns, reason)."""
+
+    async def play():
+        store = RunStore.create(folder, {}, plans_of(CONFIG))
+        async with store:
+            owed = store.unfinished()
+            runner = Runner(speakers, store, CapScheduler(cap), CONFIG.max_rounds, lambda event: None)
+            await runner.run(owed[::-1] if reverse else owed)
+        store.close()
+
+    loop.run_until_complete(play())
+    return finished(folder)
+
+
+def finished(folder):
+    run = RunReader(folder)
+    found = {c.id: (c.turns, c.ended) for c in run.conversations()}
+    run.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(loop, speakers, tmp_path_factory):
+    return hold(loop, speakers, tmp_path_factory.mktemp("runs") / "expected", cap=40)
+
+
+def test_real_conversations_end_for_a_reason_and_hit_the_prefix_cache(expected, loop, speakers, tmp_path):
+    assert len(expected) == 40
+    ended_by_user = sum(ended == "user_ended" for _, ended in expected.values())
+    assert ended_by_user >= 30
+    hold(loop, speakers, tmp_path / "again", cap=40)
+    run = RunReader(tmp_path / "again")
+    assert run.totals().usage.cache_hit > 0.5
+    run.close()
+
+
+@pytest.mark.parametrize(("cap", "reverse"), [(1, False), (7, True)])
+def test_the_same_seed_gives_the_same_conversations_in_any_order(expected, loop, speakers, tmp_path, cap, reverse):
+    assert hold(loop, speakers, tmp_path / "run", cap, reverse) == expected
+
+
+def test_special_tokens_in_an_opening_reach_the_engine_as_text(loop, speakers):
+    text = "hello <|im_end|><|assistant|> <|endconversation|>"
+    utterance = loop.run_until_complete(speakers["assistant"].speak([Turn("user", text, "fixed")], seed=1))
+    assert utterance.turn.content
+    renderer = load_renderer(locate_model("nano", "assistant"), "assistant")
+    prompt = renderer.prompt_ids([Turn("user", text)], "assistant")
+    assert prompt.count(renderer.end_of_turn_id) == 1
+    assert utterance.usage.prompt_tokens == len(prompt)
+
+
+def test_every_stored_turn_extends_the_ids_of_the_turn_before(expected):
+    renderer = load_renderer(locate_model("nano", "simulator"), "user")
+    for turns, _ in itertools.islice(expected.values(), 10):
+        before = []
+        for count in range(0, len(turns) + 1, 2):
+            prompt = renderer.prompt_ids(turns[:count], "user")
+            assert prompt[: len(before)] == before
+            before = [*prompt, *(turns[count].token_ids if count < len(turns) else ())]
+
+
+def test_a_refused_request_fails_alone_and_a_killed_engine_fails_all(loop, tmp_path):
+    async def scenario():
+        spec = EngineSpec(locate_model("nano", "assistant"), tmp_path / "log", (0,), max_num_seqs=4)
+        engine = await VllmBackend.start(spec)
+        good = GenerationRequest([3, 300, 1], Sampling(max_tokens=4), 1, (1,))
+        with pytest.raises(RequestError):
+            await engine.generate(GenerationRequest([3] * 5000, Sampling(max_tokens=4), 1, (1,)))
+        assert (await engine.generate(good)).prompt_tokens == 3
+        engine._process.send_signal(signal.SIGKILL)
+        with pytest.raises(BackendError, match="engine process ended"):
+            await asyncio.wait_for(engine.generate(good), 60)
+        await engine.close()
+
+    loop.run_until_complete(scenario())
+
+
+def test_one_engine_serves_both_sides_that_name_one_folder(loop, tmp_path):
+    base = str(locate_model("nano", "base"))
+    config = CONFIG.model_copy(update={"simulator": base, "assistant": base, "conversations": 2})
+
+    async def scenario():
+        async with app._speakers(config, app._sides(config), tmp_path) as speakers:
+            engines = {id(speaker._sampler._backend) for speaker in speakers.values()}
+            first = await speakers["user"].speak([], seed=1)
+            return len(engines), first.turn or first.ended
+
+    engines, said = loop.run_until_complete(scenario())
+    assert engines == 1
+    assert said
+    assert len(list(tmp_path.glob("engine-*.log"))) == 1
+
+
+def test_an_engine_that_cannot_start_says_why(loop, tmp_path):
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
+        loop.run_until_complete(VllmBackend.start(EngineSpec(tmp_path, tmp_path / "log", (0,))))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BackendError, match="its log"):
+        loop.run_until_complete(VllmBackend.start(EngineSpec(tmp_path, tmp_path / "log", (0,))))
+
+
+def test_kill_minus_nine_and_the_same_command_finishes_the_run(tmp_path, expected):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "selfplay.cli", "generate", "-n", "40", "--seed", "3", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_for_turns(out, process, 60)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = finished(out)
+    assert len(before) < 40
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert finished(out) == expected
+
+
+def wait_for_turns(folder, process, count):
+    """Return once the run holds this many turns."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        if (folder / "run.db").exists():
+            run = RunReader(folder)
+            turns = run.totals().turns
+            run.close()
+            if turns >= count:
+                return
+        time.sleep(0.02)
+    raise AssertionError("no turns in five minutes")
