@@ -26,6 +26,7 @@ from selfplay.store.records import Entry, Plan, Totals, Unfinished
 from selfplay.store.schema import migrate
 
 DATABASE = "run.db"
+_PLAN = "INSERT INTO conversations (number, id, seed, opening) VALUES (?, ?, ?, ?)"
 _END = "UPDATE conversations SET ended = ?, prompt_tokens = ?, cached_tokens = ?, sampled_tokens = ? WHERE number = ?"
 _TOTALS = """
 SELECT TOTAL(prompt_tokens), TOTAL(cached_tokens), TOTAL(sampled_tokens) FROM (
