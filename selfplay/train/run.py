@@ -21,6 +21,7 @@ from selfplay.data.loading import Loaded, load
 from selfplay.errors import ConfigError, ModelError
 from selfplay.train.config import TrainConfig
 from selfplay.train.examples import Examples, build_examples
+from selfplay.train.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
         f"({config.role}), {examples.cut} cut at {limit} tokens; model {model.num_parameters() / 1e6:.2f}M parameters"
     )
     trainer = _trainer(config, model, tokenizer, examples, evaluated)
+    if trainer.args.use_cpu:
+        keep_freed_memory()
     trainer.train(resume_from_checkpoint=_last_checkpoint(out) if resume else None)
     loss = float(trainer.evaluate()["eval_loss"])
     if trainer.accelerator.is_main_process:
