@@ -22,4 +22,4 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = ((_M_MMAP_THRESHOLD, _LARGEST), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, 2**28))
-    return all([bool(mallopt(name, value)) for name, value in settings])
+    return all(bool(mallopt(name, value)) for name, value in settings)

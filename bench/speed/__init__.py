@@ -1,0 +1,1 @@
+"""Programs that measure speed and print a table. They may import `selfplay.app`; nothing imports them."""
