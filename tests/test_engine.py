@@ -24,7 +24,7 @@ from selfplay.store.store import RunReader, RunStore
 
 pytestmark = pytest.mark.engine
 
-CONFIG = load_recipe("nano/generate", GenerateConfig, {"conversations": 40, "seed": 3})
+CONFIG = load_recipe("nano/generate", GenerateConfig, {"conversations": 24, "seed": 3})
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +66,20 @@ def finished(folder):
 
 @pytest.fixture(scope="module")
 def expected(loop, speakers, tmp_path_factory):
-    return hold(loop, speakers, tmp_path_factory.mktemp("runs") / "expected", cap=40)
+    return hold(loop, speakers, tmp_path_factory.mktemp("runs") / "expected", cap=24)
 
 
 def test_real_conversations_end_for_a_reason_and_hit_the_prefix_cache(expected, loop, speakers, tmp_path):
-    assert len(expected) == 40
+    assert len(expected) == 24
     ended_by_user = sum(ended == "user_ended" for _, ended in expected.values())
-    assert ended_by_user >= 30
-    hold(loop, speakers, tmp_path / "again", cap=40)
+    assert ended_by_user >= 16
+    hold(loop, speakers, tmp_path / "again", cap=24)
     run = RunReader(tmp_path / "again")
     assert run.totals().usage.cache_hit > 0.5
     run.close()
 
 
-@pytest.mark.parametrize(("cap", "reverse"), [(1, False), (7, True)])
+@pytest.mark.parametrize(("cap", "reverse"), [(2, False), (9, True)])
 def test_the_same_seed_gives_the_same_conversations_in_any_order(expected, loop, speakers, tmp_path, cap, reverse):
     assert hold(loop, speakers, tmp_path / "run", cap, reverse) == expected
 
@@ -146,13 +146,13 @@ def test_an_engine_that_cannot_start_says_why(loop, tmp_path):
 
 def test_kill_minus_nine_and_the_same_command_finishes_the_run(tmp_path, expected):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "selfplay.cli", "generate", "-n", "40", "--seed", "3", "--out", str(out)]
+    command = [sys.executable, "-m", "selfplay.cli", "generate", "-n", "24", "--seed", "3", "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    wait_for_turns(out, process, 60)
+    wait_for_turns(out, process, 40)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = finished(out)
-    assert len(before) < 40
+    assert len(before) < 24
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert finished(out) == expected

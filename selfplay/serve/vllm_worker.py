@@ -57,6 +57,7 @@ def _serve(engine: Any, inbox: queue.Queue[str | None], replies: TextIO) -> None
 
 def _add(engine: Any, request: dict[str, Any], replies: TextIO) -> None:
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMError
     from vllm.sampling_params import RequestOutputKind
 
     try:
@@ -71,7 +72,7 @@ def _add(engine: Any, request: dict[str, Any], replies: TextIO) -> None:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         engine.add_request(request["id"], {"prompt_token_ids": request["prompt"]}, parameters)
-    except (ValueError, TypeError) as error:  # vLLM's refusal of one request
+    except (VLLMError, ValueError, TypeError) as error:  # vLLM's refusal of one request
         _reply(replies, {"id": request["id"], "error": str(error)})
 
 
