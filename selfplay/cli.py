@@ -91,12 +91,14 @@ def train(
     data: Annotated[Optional[list[str]], typer.Option(help="Dataset names or files (repeatable).")] = None,
     out: Out = None,
     max_steps: Annotated[Optional[int], typer.Option(help="Stop after this many optimiser steps.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
     resume: Resume = False,
 ) -> None:
     """Train a user simulator, an assistant, or a base for both."""
     from selfplay import app, console
 
     overrides: dict[str, Any] = {"base": base, "data.datasets": data or None, "optim.max_steps": max_steps}
+    overrides["data.strict"] = True if strict else None
     overrides["out"] = None if out is None else str(out)
     result = app.train(app.train_recipe(role, recipe, overrides), resume=resume, say=console.err.print)
     console.out.print(

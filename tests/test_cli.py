@@ -94,6 +94,17 @@ def test_an_out_folder_with_another_run_lists_the_differing_keys(run):
     assert "simulator weights" in done.stderr
 
 
+def test_strict_training_stops_at_the_first_bad_row_with_file_and_line(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    good = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}
+    bad = {"messages": [{"role": "assistant", "content": "hi"}]}
+    file.write_text("".join(json.dumps(row) + "\n" for row in (good, bad)))
+    done = selfplay("train", "simulator", "nano/simulator", "--data", file, "--strict", "--out", tmp_path / "x")
+    assert done.returncode == 1
+    assert "rows.jsonl:2" in done.stderr
+    assert "starts with 'assistant'" in done.stderr
+
+
 def test_sides_that_are_swapped_are_noticed():
     with pytest.raises(ModelError, match="does not open a user turn"):
         load_renderer(locate_model("nano", "assistant"), "user")

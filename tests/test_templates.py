@@ -14,6 +14,10 @@ AWKWARD = ["a", " ", "\n", "{% generation %}", "{{ 1 }}", "\ue0000\ue001"]
 ROLES = ["user", "assistant", "all"]
 
 
+def test_the_property_below_covers_every_special_token(tiny_tokenizer):
+    assert set(SPECIAL) == set(tiny_tokenizer.all_special_tokens)
+
+
 def conversation(system=True, rounds=2, last_user=False, complete=True, text="some text {n}"):
     pairs = [("system", "be brief")] if system else []
     for n in range(rounds):

@@ -42,6 +42,8 @@ class TrainData(_Strict):
     """Share of each dataset kept out of training, by conversation."""
     max_tokens: int = Field(768, ge=16)
     """Longer conversations are cut on the right; a cut one shows no ending."""
+    strict: bool = False
+    """Stop at the first bad row instead of counting and skipping it."""
     eval_conversations: int = Field(400, ge=1)
     """Held-out conversations the loss is followed on."""
 

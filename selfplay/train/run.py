@@ -46,8 +46,9 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     out = Path(config.out)
     if (out / "config.json").exists():
         raise ConfigError(f"{out} already holds a model; choose another --out or remove it first")
-    loaded = load(config.data.datasets, split="train", held_out=config.data.held_out)
-    held_out = load(config.data.datasets, split="held_out", held_out=config.data.held_out)
+    data = config.data
+    loaded = load(data.datasets, split="train", held_out=data.held_out, strict=data.strict)
+    held_out = load(data.datasets, split="held_out", held_out=data.held_out)
     _report(loaded, say)
     model, tokenizer = _start(config, family(config.template), loaded.conversations)
     renderer = ChatRenderer(tokenizer, tokenizer.chat_template)
