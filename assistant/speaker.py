@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from selfplay.chat.conversation import Turn
-from selfplay.chat.speakers import CONTEXT_FULL, Usage, Utterance
+from selfplay.chat.speakers import CONTEXT_FULL, Usage, Utterance, failed
 from selfplay.errors import RequestError
 from selfplay.serve.turns import TurnSampler
 
@@ -21,17 +21,18 @@ class AssistantSpeaker:
         self._sampler = sampler
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
-        """The next assistant turn.
-
-        Raises:
-            RequestError: every attempt came out empty.
-        """
+        """The next assistant turn; drawn again while it is empty, which is counted."""
         usage = Usage()
+        rejected: Counter[str] = Counter()
         for attempt in range(ATTEMPTS):
-            sampled = await self._sampler.sample(turns, seed, attempt)
+            try:
+                sampled = await self._sampler.sample(turns, seed, attempt)
+            except RequestError as error:
+                return Utterance(None, failed(error.cause), usage, rejected)
             if sampled is None:
-                return Utterance(None, CONTEXT_FULL, usage)
+                return Utterance(None, CONTEXT_FULL, usage, rejected)
             usage += sampled.usage
             if sampled.turn.content:
-                return Utterance(sampled.turn, None, usage, Counter({"empty_reply": attempt} if attempt else {}))
-        raise RequestError(f"the assistant answered with nothing {ATTEMPTS} times", cause="empty_reply")
+                return Utterance(sampled.turn, None, usage, rejected, sampled.cut)
+            rejected["empty_reply"] += 1
+        return Utterance(None, failed("empty_reply"), usage, rejected)

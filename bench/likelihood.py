@@ -2,7 +2,7 @@
 
 bits per byte   sum of -log2 p over a role's tokens, end tokens included, over the UTF-8 bytes of the role's text. Does
                 not depend on the tokenizer, so models can be compared.
-p(end)          probability of <|endconversation|> where a user turn opens, after temperature and nucleus as sampled.
+p(end)          probability of <|endconversation|> where a user turn opens, after temperature and nucleus (no end bias).
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class RoleScore:
 
 
 class Scorer:
-    """A model folder ready to score conversations on the CPU or GPU it is on."""
+    """A model folder ready to score conversations, on the CPU in float32."""
 
     def __init__(self, folder: Path, family_name: str = "nano") -> None:
-        """Load the model in float32."""
+        """Load the model."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -20,8 +20,8 @@ class Likeness:
 
     conversations: int
     rounds: Estimate
-    distinct_openings: float
-    """Share of different first user turns among `equal_n` conversations."""
+    distinct_openings: Estimate
+    """Share of different first user turns among `equal_n` conversations (interval: subsamples of two thirds)."""
     equal_n: int
     repeats: Estimate
     """Share of user turns that repeat an earlier one of their conversation word for word."""
@@ -44,7 +44,7 @@ def describe(conversations: Sequence[Conversation], equal_n: int, seed: int = 0)
     return Likeness(
         n,
         bootstrap(n, lambda rows: float(rounds[rows].mean())),
-        len(set(chosen)) / max(len(chosen), 1),
+        _distinct_share(chosen, seed),
         len(chosen),
         bootstrap(n, lambda rows: float(repeats[rows].sum() / max(turns[rows].sum(), 1))),
         bootstrap(n, lambda rows: float(words[rows].sum() / max(turns[rows].sum(), 1))),
@@ -104,6 +104,24 @@ def reasons(conversations: Sequence[Conversation]) -> dict[str, float]:
     """Share of conversations by reason of ending."""
     counts = Counter(conversation.ended or "unfinished" for conversation in conversations)
     return {reason: count / len(conversations) for reason, count in counts.most_common()}
+
+
+def _distinct_share(texts: Sequence[str], seed: int) -> Estimate:
+    """Different texts over texts.
+
+    Drawing with replacement would make repeats of its own, so the interval comes from subsamples of two thirds without
+    replacement, scaled to the full size (Politis and Romano, 1994).
+    """
+    import numpy as np
+
+    n = len(texts)
+    value = len(set(texts)) / n
+    size = max(1, 2 * n // 3)
+    draws = random.Random(seed)
+    shares = [len(set(draws.sample(texts, size))) / size for _ in range(200)]
+    scale = (size / n / (1 - size / n)) ** 0.5 if size < n else 0.0
+    low, high = (np.percentile(shares, [2.5, 97.5]) - np.mean(shares)) * scale + value
+    return Estimate(value, float(low), min(float(high), 1.0), n)
 
 
 def _folded(text: str) -> str:

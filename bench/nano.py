@@ -10,7 +10,7 @@ from typing import Any
 from bench.intervals import Estimate, ratio
 from bench.likelihood import RoleScore, Scorer
 from bench.likeness import Likeness, describe, reasons, two_sample_auc
-from bench.termination import EndScore, goodbye_rule, sampled_ends, score_ends
+from bench.termination import EndScore, f1_gain, goodbye_rule, sampled_ends, score_ends
 from selfplay.chat.conversation import Conversation
 from selfplay.serve.backend import Sampling
 
@@ -35,7 +35,10 @@ class Sheet:
     """part → {user, user base, user gain, assistant, assistant base, assistant gain}; gain = base minus role model."""
     endings: dict[str, dict[str, EndScore]] = field(default_factory=dict)
     """part → {simulator, goodbye rule}."""
-    cut: int = 0
+    f1_gain: dict[str, Estimate] = field(default_factory=dict)
+    """part → F1 of the simulator minus F1 of the rule, paired."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """What was not scored, or not whole, by reason."""
 
 
 def score_humans(
@@ -62,22 +65,33 @@ def score_humans(
     ):
         say(f"{title}: {name} likelihood over {len(conversations)} conversations")
         scores[name] = Scorer(folder).score(conversations, role, sampling if name == "user" else None)  # type: ignore[arg-type]
-    sheet.cut = scores["user"].cut
     for part, rows in parts.items():
         sheet.bits_per_byte[part] = _likelihoods(scores, rows)
-        sheet.endings[part] = _endings(conversations, scores["user"], rows)
+        _score_endings(sheet, part, conversations, scores["user"], rows)
+    scored = sheet.endings["all"]["simulator"].f1.n if "all" in sheet.endings else 0
+    sheet.left_out = {
+        "longer than the context, scored up to it": scores["user"].cut,
+        "without a known ending within the context, no end decision scored": len(conversations) - scored,
+    }
     return sheet
 
 
 def score_free(people: Sequence[Conversation], simulated: Sequence[Conversation]) -> dict[str, Any]:
-    """Free conversations against people: the two rows, the classifier's AUC and the reasons of ending."""
+    """Free conversations against people: rows, classifiers and the reasons of ending.
+
+    Pieces that were cut at their source have fewer rounds than people had, so people's whole conversations have a row
+    of their own.
+    """
     spoken = [conversation for conversation in simulated if conversation.of("user")]
     equal_n = min(len(people), len(spoken))
     return {
         "people": describe(people, equal_n),
+        "people_whole": describe([conversation for conversation in people if conversation.complete], equal_n),
         "simulated": describe(simulated, equal_n),
         "naturalness_auc": two_sample_auc(people, spoken),
+        "people_auc": two_sample_auc(people[::2], people[1::2]),
         "reasons": reasons(simulated),
+        "silent": len(simulated) - len(spoken),
     }
 
 
@@ -94,10 +108,11 @@ def _rows_of(sheet: Sheet) -> list[tuple[str, str, str]]:
         rows += [(f"bits per byte, {name}", part, str(value)) for name, value in figures.items()]
     for part, ends in sheet.endings.items():
         for name, score in ends.items():
-            rows.append((f"end of conversation F1, {name}", part, str(score.f1)))
-            rows.append(
-                (f"  precision / recall, {name}", part, f"{score.precision.value:.3f} / {score.recall.value:.3f}")
-            )
+            rows.append((f"end F1, {name}", part, str(score.f1)))
+            rows.append((f"end precision, {name}", part, str(score.precision)))
+            rows.append((f"end recall, {name}", part, str(score.recall)))
+        rows.append(("end F1, simulator minus rule", part, str(sheet.f1_gain[part])))
+    rows += [(reason, "all", str(count)) for reason, count in sheet.left_out.items()]
     return rows
 
 
@@ -106,27 +121,30 @@ def _free_rows(free: dict[str, Any]) -> list[tuple[str, str, str]]:
     simulated, people = free["simulated"], free["people"]
     assert isinstance(simulated, Likeness)
     return [
-        ("conversations", f"{simulated.conversations}", f"{people.conversations}"),
         ("rounds", str(simulated.rounds), str(people.rounds)),
+        ("rounds, people's whole conversations only", "", str(free["people_whole"].rounds)),
         (
             f"distinct first turns (N = {simulated.equal_n})",
-            f"{simulated.distinct_openings:.3f}",
-            f"{people.distinct_openings:.3f}",
+            str(simulated.distinct_openings),
+            str(people.distinct_openings),
         ),
         ("user turns repeated verbatim", str(simulated.repeats), str(people.repeats)),
         ("words per user turn", str(simulated.words), str(people.words)),
-        ("two-sample AUC against people", str(free["naturalness_auc"]), "0.5 by definition"),
+        ("two-sample AUC against people", str(free["naturalness_auc"]), "0.5: cannot be told apart"),
+        ("two-sample AUC, two halves of people", "", str(free["people_auc"])),
         *((f"ended: {reason}", f"{share:.3f}", "") for reason, share in free["reasons"].items()),
+        ("simulated conversations without a user turn, left out of the AUC", str(free["silent"]), ""),
     ]
 
 
 def _parts(conversations: Sequence[Conversation], seen: frozenset[str] | None) -> dict[str, list[int]]:
     """All rows; and, where services are known, those with trained services only and those with a new one."""
     rows = list(range(len(conversations)))
-    if seen is None:
+    if seen is None or not all("services" in conversation.meta for conversation in conversations):
         return {"all": rows}
     known = [row for row in rows if set(conversations[row].meta["services"]) <= seen]
-    return {"all": rows, "seen services": known, "unseen services": sorted(set(rows) - set(known))}
+    parts = {"all": rows, "seen services": known, "unseen services": sorted(set(rows) - set(known))}
+    return {name: part for name, part in parts.items() if part}
 
 
 def _likelihoods(scores: dict[str, RoleScore], rows: list[int]) -> dict[str, Estimate]:
@@ -141,7 +159,9 @@ def _likelihoods(scores: dict[str, RoleScore], rows: list[int]) -> dict[str, Est
     return figures
 
 
-def _endings(conversations: Sequence[Conversation], score: RoleScore, rows: list[int]) -> dict[str, EndScore]:
+def _score_endings(
+    sheet: Sheet, part: str, conversations: Sequence[Conversation], score: RoleScore, rows: list[int]
+) -> None:
     """The end decision on whole conversations that fit the context."""
     whole = [
         row
@@ -150,9 +170,8 @@ def _endings(conversations: Sequence[Conversation], score: RoleScore, rows: list
     ]
     chosen = [conversations[row] for row in whole]
     if not chosen:
-        return {}
+        return
     drawn = sampled_ends(chosen, [score.end_probabilities[row] for row in whole])
-    return {
-        "simulator": score_ends(chosen, drawn),
-        "goodbye rule": score_ends(chosen, [goodbye_rule(conversation) for conversation in chosen]),
-    }
+    rule = [goodbye_rule(conversation) for conversation in chosen]
+    sheet.endings[part] = {"simulator": score_ends(chosen, drawn), "goodbye rule": score_ends(chosen, rule)}
+    sheet.f1_gain[part] = f1_gain(chosen, drawn, rule)

@@ -68,6 +68,16 @@ def score_ends(conversations: Sequence[Conversation], decisions: Sequence[Sequen
     )
 
 
+def f1_gain(
+    conversations: Sequence[Conversation], decisions: Sequence[Sequence[bool]], rule: Sequence[Sequence[bool]]
+) -> Estimate:
+    """F1 of the decisions minus F1 of a rule on the same conversations, resampled in pairs."""
+    import numpy as np
+
+    ours, theirs = (np.array([_counts(row) for row in rows], dtype=float) for rows in (decisions, rule))
+    return bootstrap(len(conversations), lambda rows: f1(ours[rows].sum(0)) - f1(theirs[rows].sum(0)))
+
+
 def _counts(decisions: Sequence[bool]) -> tuple[int, int, int]:
     *before, last = decisions
     return int(last), sum(before), int(not last)

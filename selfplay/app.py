@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -32,15 +33,15 @@ from selfplay.chat.rendering import ChatRenderer
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig, load_recipe
 from selfplay.data.loading import load
-from selfplay.engine.runner import Runner
+from selfplay.engine.runner import Journal, Runner
 from selfplay.engine.scheduler import CapScheduler
 from selfplay.errors import ConfigError
 from selfplay.runs import check_folder, facts_of, plans_of
 from selfplay.serve.backend import Backend
 from selfplay.serve.turns import TurnSampler
-from selfplay.serve.vllm_backend import EngineSpec, VllmBackend
+from selfplay.serve.vllm_backend import EngineSpec, VllmBackend, on_cpu
 from selfplay.store.export import Exported, ExportFormat, export
-from selfplay.store.records import Entry, Unfinished
+from selfplay.store.records import Unfinished
 from selfplay.store.store import DATABASE, RunReader, RunStore
 from selfplay.store.summary import RunSummary, summarise
 from selfplay.train.config import TrainConfig
@@ -66,6 +67,11 @@ def generate(config: GenerateConfig, *, resume: bool = False, on_event: Callable
         SelfplayError: nothing usable was given, or an engine or the store gave up; what was said so far is kept.
     """
     return asyncio.run(_generate(config, resume, on_event or _ignore))
+
+
+def new_folder() -> str:
+    """A run folder named after the time of day."""
+    return str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))
 
 
 def open_run(folder: str | Path) -> RunReader:
@@ -167,25 +173,26 @@ def bench_nano(
     return tables(sheets, scores)
 
 
-def chat(config: GenerateConfig, role: Role, person: Speaker) -> None:
-    """Hold one conversation between a person, who takes `role`, and the model of the other side."""
+class Person(Speaker, Journal, Protocol):
+    """Somebody at a terminal: speaks for one side, and is shown everything that is said."""
+
+
+def chat(config: GenerateConfig, role: Role, person: Person) -> None:
+    """Hold one conversation between a person, who takes `role`, and the model of the other side. Nothing is stored.
+
+    Raises:
+        SelfplayError: the model cannot be used, or its engine is gone.
+    """
     asyncio.run(_chat(config, role, person))
 
 
-async def _chat(config: GenerateConfig, role: Role, person: Speaker) -> None:
+async def _chat(config: GenerateConfig, role: Role, person: Person) -> None:
     other: Role = "user" if role == "assistant" else "assistant"
     plan = plans_of(config)[0]
     with TemporaryDirectory() as logs:
-        async with _speakers(config, {other: _sides(config)[other]}, Path(logs)) as speakers:
-            runner = Runner({**speakers, role: person}, Unrecorded(), CapScheduler(1), config.max_rounds, _ignore)
+        async with _speakers(config, {other: _side(config, other)}, Path(logs)) as speakers:
+            runner = Runner({**speakers, role: person}, person, CapScheduler(1), sys.maxsize, _ignore)
             await runner.run([Unfinished(plan, ())])
-
-
-class Unrecorded:
-    """A journal that keeps nothing."""
-
-    async def commit(self, entry: Entry) -> None:
-        """Forget the entry."""
 
 
 def _ignore(event: Event) -> None:
@@ -193,11 +200,13 @@ def _ignore(event: Event) -> None:
 
 
 async def _generate(config: GenerateConfig, resume: bool, on_event: Callable[[Event], None]) -> Run:
-    folder = Path(config.out) if config.out else Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    if resume and config.out is None:
+        raise ConfigError("--resume needs --out, the folder of the run to finish")
+    folder = Path(config.out or new_folder())
     plans = plans_of(config)
     facts = facts_of(config)
     check_folder(folder, facts, resume)
-    sides = _sides(config)
+    sides: dict[Role, Side] = {"user": _side(config, "user"), "assistant": _side(config, "assistant")}
     async with AsyncExitStack() as stack:
         store = RunStore(folder) if resume else RunStore.create(folder, facts, plans)
         stack.callback(store.close)
@@ -220,12 +229,9 @@ class Side:
     renderer: ChatRenderer
 
 
-def _sides(config: GenerateConfig) -> dict[Role, Side]:
-    user, answering = locate_model(config.simulator, "simulator"), locate_model(config.assistant, "assistant")
-    return {
-        "user": Side(user, load_renderer(user, "user")),
-        "assistant": Side(answering, load_renderer(answering, "assistant")),
-    }
+def _side(config: GenerateConfig, role: Role) -> Side:
+    folder = locate_model(*((config.simulator, "simulator") if role == "user" else (config.assistant, "assistant")))
+    return Side(folder, load_renderer(folder, role))
 
 
 @asynccontextmanager
@@ -234,7 +240,7 @@ async def _speakers(
 ) -> AsyncIterator[dict[Role, Speaker]]:
     """The given sides with their engines up; one engine when both name the same folder."""
     async with AsyncExitStack() as stack:
-        engines = await _start_engines(sorted({side.folder for side in sides.values()}), logs, config.max_in_flight)
+        engines = await _start_engines(config, sorted({side.folder for side in sides.values()}), logs)
         for engine in engines.values():
             stack.push_async_callback(engine.close)
         yield {role: _speaker(config, role, side, engines[side.folder]) for role, side in sides.items()}
@@ -247,16 +253,30 @@ def _speaker(config: GenerateConfig, role: Role, side: Side, engine: Backend) ->
     return AssistantSpeaker(TurnSampler(engine, side.renderer, role, config.assistant_sampling))
 
 
-async def _start_engines(folders: Sequence[Path], logs: Path, max_num_seqs: int) -> dict[Path, Backend]:
-    """Start all engines together, cores dealt out evenly; if one fails, the others are stopped."""
+async def _start_engines(config: GenerateConfig, folders: Sequence[Path], logs: Path) -> dict[Path, Backend]:
+    """Start the engines, cores dealt out evenly; if one fails, the others are stopped.
+
+    On a CPU all start at once. On a GPU each measures free memory while it starts, so they go one after the other.
+    """
     cores = sorted(os.sched_getaffinity(0))
     specs = [
         EngineSpec(
-            folder, logs / f"engine-{number}.log", _share(cores, number, len(folders)), 1 / len(folders), max_num_seqs
+            folder,
+            logs / f"engine-{number}.log",
+            _share(cores, number, len(folders)),
+            1 / len(folders),
+            config.max_in_flight,
+            config.kv_cache_gib,
         )
         for number, folder in enumerate(folders)
     ]
-    started = await asyncio.gather(*map(VllmBackend.start, specs), return_exceptions=True)
+    turns = asyncio.Semaphore(len(specs) if on_cpu() else 1)
+
+    async def start(spec: EngineSpec) -> VllmBackend:
+        async with turns:
+            return await VllmBackend.start(spec)
+
+    started = await asyncio.gather(*map(start, specs), return_exceptions=True)
     errors = [outcome for outcome in started if isinstance(outcome, BaseException)]
     engines = [outcome for outcome in started if isinstance(outcome, VllmBackend)]
     if errors:

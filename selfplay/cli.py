@@ -49,8 +49,12 @@ def generate(
     given = dict(locals())
     names = [name for name in config.GenerateConfig.model_fields if name in given]
     overrides = {name: str(given[name]) if isinstance(given[name], Path) else given[name] for name in names}
+    overrides["out"] = overrides["out"] or (None if resume else app.new_folder())
     settings = config.load_recipe(recipe, config.GenerateConfig, overrides)
     with console.RunProgress() as progress:
+        progress.say(
+            f"run folder {settings.out}; after an interruption the same command with --out and --resume goes on"
+        )
         run = app.generate(settings, resume=resume, on_event=progress)
     console.print_summary(app.summary(run.folder), str(run.folder))
 
@@ -80,7 +84,9 @@ def export(
 
     exported = app.export_run(run, format, out)
     left_out = ", ".join(f"{count} {reason}" for reason, count in exported.left_out.most_common()) or "none"
-    console.out.print(f"{exported.rows} conversations written to {out}; left out: {left_out}", soft_wrap=True)
+    console.out.print(
+        f"{exported.rows} conversations written to {out}; left out: {left_out}", markup=False, soft_wrap=True
+    )
 
 
 @cli.command()
@@ -100,9 +106,10 @@ def train(
     overrides: dict[str, Any] = {"base": base, "data.datasets": data or None, "optim.max_steps": max_steps}
     overrides["data.strict"] = True if strict else None
     overrides["out"] = None if out is None else str(out)
-    result = app.train(app.train_recipe(role, recipe, overrides), resume=resume, say=console.err.print)
+    result = app.train(app.train_recipe(role, recipe, overrides), resume=resume, say=console.say)
     console.out.print(
         f"{result.steps} steps, held-out loss {result.eval_loss:.4f} nats per token; model: {result.out}",
+        markup=False,
         soft_wrap=True,
     )
 
@@ -149,9 +156,9 @@ def bench_nano(
 
     overrides = {"simulator": simulator, "assistant": assistant, "conversations": conversations, "seed": seed}
     settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
-    for table in app.bench_nano(settings, base, data or ["sgd_dev"], out, console.err.print):
+    for table in app.bench_nano(settings, base, data or ["sgd_dev"], out, console.say):
         console.print_rows(*table)
-    console.out.print(f"scores: {out}/scores.md", soft_wrap=True)
+    console.out.print(f"scores: {out}/scores.md", markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -48,6 +48,8 @@ class GenerateConfig(BaseModel):
     """A round is a user turn and its answer."""
     max_in_flight: int = Field(64, ge=1)
     """Conversations going on at once."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """KV cache of each engine in GiB (CPU only)."""
     user_sampling: Sampling = Sampling()
     assistant_sampling: Sampling = Sampling()
     end_bias: float = 0.0

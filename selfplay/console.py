@@ -6,6 +6,7 @@ Draws events, decides nothing.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -19,6 +20,7 @@ from rich.text import Text
 from selfplay.chat.conversation import Conversation, Role, Turn
 from selfplay.chat.events import Admitted, ConversationEnded, Event, Planned, Sampled
 from selfplay.chat.speakers import USER_ENDED, Usage, Utterance
+from selfplay.store.records import Entry
 from selfplay.store.summary import RunSummary
 
 out = Console(highlight=False)
@@ -59,6 +61,10 @@ class RunProgress:
     ) -> None:
         self._progress.stop()
 
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self._progress.console.print(line, style="dim", markup=False, soft_wrap=True)
+
     def __call__(self, event: Event) -> None:
         """Take one event."""
         match event:
@@ -85,28 +91,42 @@ class RunProgress:
 
 
 class TerminalPerson:
-    """A person at the terminal as a speaker: sees what the other side says, types the next turn."""
+    """A person at the terminal: reads what is said as it is said, types one side's turns."""
 
     def __init__(self, role: Role) -> None:
         self._role = role
-        self._greeted = False
+        err.print(f"starting the engine; you are the {role}, /quit ends the conversation", style="dim")
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
-        """Show the last turn and read a line; /quit or the end of input ends the conversation."""
-        if not self._greeted:
-            err.print(f"you are the {self._role}; /quit ends the conversation", style="dim")
-            self._greeted = True
-        if turns and turns[-1].role not in (self._role, "system"):
-            print_turn(turns[-1])
+        """Read the next turn; /quit or the end of input ends the conversation."""
         line = ""
         while not line:
-            try:
-                line = (await asyncio.to_thread(out.input, f"[bold]{self._role}[/bold]> ")).strip()
-            except EOFError:
-                line = "/quit"
-        if line == "/quit":
-            return Utterance(None, USER_ENDED)
-        return Utterance(Turn(self._role, line, "human"))
+            line = (await _ask(f"[bold]{self._role}[/bold]> ")).strip()
+        return Utterance(None, USER_ENDED) if line == "/quit" else Utterance(Turn(self._role, line, "human"))
+
+    async def commit(self, entry: Entry) -> None:
+        """Show the model's turn, and why the conversation ended."""
+        for turn in entry.turns:
+            if turn.origin == "sampled":
+                print_turn(turn)
+        if entry.ended is not None:
+            err.print(f"ended: {entry.ended}", style="dim", markup=False)
+
+
+async def _ask(prompt: str) -> str:
+    """A line from the terminal. Read in a daemon thread, so that Ctrl-C need not wait for Enter."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def read() -> None:
+        try:
+            line = out.input(prompt)
+        except EOFError:
+            line = "/quit"
+        loop.call_soon_threadsafe(answer.set_result, line)
+
+    threading.Thread(target=read, daemon=True).start()
+    return await answer
 
 
 def print_summary(summary: RunSummary, folder: str) -> None:
@@ -119,11 +139,13 @@ def print_summary(summary: RunSummary, folder: str) -> None:
     for role, words in summary.words.items():
         table.add_row(f"words per {role} turn", f"{words.mean:.1f}", _spread(words.low, words.high))
     table.add_row("turns", f"{summary.turns:,}", f"{summary.sampled_tokens:,} tokens sampled")
+    if summary.cut:
+        table.add_row("turns cut", f"{summary.cut:,}", "ended by max_tokens")
     table.add_row("prefix-cache hit", f"{summary.cache_hit:.0%}", "of prompt tokens")
     _count_rows(table, "ended", summary.reasons, summary.conversations + summary.unfinished)
     _count_rows(table, "resampled", summary.rejected, None)
     out.print(table)
-    out.print(f"run: {folder}", style="bold", soft_wrap=True)
+    out.print(f"run: {folder}", style="bold", markup=False, soft_wrap=True)
 
 
 def print_conversation(conversation: Conversation) -> None:
@@ -140,6 +162,11 @@ def print_turn(turn: Turn) -> None:
     out.print(Panel(Text(turn.content), title=title, title_align="left", border_style=style, expand=False))
 
 
+def say(line: str) -> None:
+    """A line of progress; data in it is not markup."""
+    err.print(line, markup=False, soft_wrap=True)
+
+
 def print_recipes(recipes: Mapping[str, str]) -> None:
     """Names and descriptions of recipes."""
     table = Table("recipe", "what it does")
@@ -154,14 +181,14 @@ def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     for number, name in enumerate(header):
         table.add_column(name, justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     out.print(table)
 
 
 def _count_rows(table: Table, name: str, counts: Mapping[str, int], total: int | None) -> None:
     for number, (reason, count) in enumerate(sorted(counts.items(), key=lambda item: -item[1])):
         share = f"{count / total:.0%}" if total else "attempts"
-        table.add_row(name if number == 0 else "", f"{count}", f"{reason} · {share}")
+        table.add_row(name if number == 0 else "", f"{count}", Text(f"{reason} · {share}"))
 
 
 def _spread(low: float, high: float) -> str:

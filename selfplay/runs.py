@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -12,12 +13,13 @@ from selfplay.chat.models import content_hash, locate_model
 from selfplay.config import GenerateConfig
 from selfplay.errors import ConfigError, StoreError
 from selfplay.seeds import derive_seed
+from selfplay.settings import differences
 from selfplay.store.records import Plan
 from selfplay.store.store import DATABASE, RunReader
 from simulator.opening import read_openings
 
 DEFAULT_CONVERSATIONS = 32
-_NOT_COMPARED = ("out", "description", "max_in_flight")
+_NOT_COMPARED = ("out", "description", "max_in_flight", "kv_cache_gib")
 """Settings that may differ on resuming: they do not change what is said."""
 
 
@@ -37,9 +39,10 @@ def plans_of(config: GenerateConfig) -> list[Plan]:
             f"{available}; raise per_opening or lower conversations"
         )
     system = () if config.system is None else (Turn("system", config.system, "fixed"),)
+    names = [f"c{number:06d}" for number in range(count)]
     return [
-        Plan(number, f"c{number:06d}", derive_seed(config.seed, number), _opening(config, openings, system, number))
-        for number in range(count)
+        Plan(number, name, derive_seed(config.seed, name), _opening(config, openings, system, number))
+        for number, name in enumerate(names)
     ]
 
 
@@ -89,22 +92,11 @@ def check_folder(folder: Path, facts: dict[str, Any], resume: bool) -> None:
         raise StoreError(f"{folder}: already holds this run; finish it with --resume or choose another --out")
 
 
-def changed_keys(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """The settings and models that differ, as `key: stored → asked`."""
-    before, now = _flat(stored["config"]), _flat(asked["config"])
-    before["text of openings"], now["text of openings"] = stored.get("openings"), asked.get("openings")
-    for kind in ("simulator", "assistant"):
-        before[f"{kind} weights"] = stored["models"][kind]["content_hash"][:12]
-        now[f"{kind} weights"] = asked["models"][kind]["content_hash"][:12]
-    return [
-        f"{key}: {before.get(key)} → {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if key not in _NOT_COMPARED and before.get(key) != now.get(key)
-    ]
+def changed_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """The settings, models and openings that differ, as `key: stored → asked`."""
+    return differences(_compared(stored), _compared(asked), _NOT_COMPARED)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
+    weights = {f"{kind} weights": model["content_hash"][:12] for kind, model in facts["models"].items()}
+    return {**facts["config"], **weights, "text of openings": facts.get("openings")}

@@ -21,7 +21,7 @@ def read_openings(path: Path) -> list[tuple[Turn, ...]]:
         DataError: unreadable, empty, or a line that is no opening (with file and line number).
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected one first user turn per line, or JSONL") from error
     parse = _message_line if path.suffix == ".jsonl" else _text_line
@@ -32,7 +32,9 @@ def read_openings(path: Path) -> list[tuple[Turn, ...]]:
 
 
 def _text_line(line: str, place: str) -> tuple[Turn, ...]:
-    return (Turn("user", line.strip(), "fixed"),)
+    turns = (Turn("user", line.strip(), "fixed"),)
+    check_turns(place, turns)
+    return turns
 
 
 def _message_line(line: str, place: str) -> tuple[Turn, ...]:

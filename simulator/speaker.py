@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from selfplay.chat.conversation import Turn
-from selfplay.chat.speakers import CONTEXT_FULL, USER_ENDED, Usage, Utterance, guardrail
+from selfplay.chat.speakers import CONTEXT_FULL, USER_ENDED, Usage, Utterance, failed, guardrail
+from selfplay.errors import RequestError
 from selfplay.serve.turns import TurnSampler
 from simulator.guardrails import Guardrails, broken_rule
 
@@ -25,14 +26,19 @@ class UserSpeaker:
         rejected: Counter[str] = Counter()
         broken = None
         for attempt in range(1 + self._guardrails.resamples):
-            sampled = await self._sampler.sample(seen, seed, attempt)
+            try:
+                sampled = await self._sampler.sample(seen, seed, attempt)
+            except RequestError as error:
+                return Utterance(None, failed(error.cause), usage, rejected)
             if sampled is None:
                 return Utterance(None, CONTEXT_FULL, usage, rejected)
             usage += sampled.usage
             ends = sampled.ends and not sampled.turn.content  # words before the end token are a turn of their own
             broken = broken_rule(self._guardrails, seen, sampled.turn.content, ends=ends, cut=sampled.cut)
             if broken is None:
-                return Utterance(None if ends else sampled.turn, USER_ENDED if ends else None, usage, rejected)
+                if ends:
+                    return Utterance(None, USER_ENDED, usage, rejected)
+                return Utterance(sampled.turn, None, usage, rejected, sampled.cut)
             rejected[broken] += 1
         assert broken is not None, "the loop runs at least once"
         return Utterance(None, guardrail(broken), usage, rejected)

@@ -14,8 +14,6 @@ from selfplay.data.loading import load
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-ASSETS = Path(__file__).parent / "assets"
-
 
 def pytest_collection_modifyitems(items):
     folder = os.environ.get("SELFPLAY_DATA", "")

@@ -85,7 +85,7 @@ def test_bits_per_byte_counts_end_tokens_and_bytes_of_the_role(renderers):
 def test_a_likeness_row_counts_rounds_openings_and_repeats():
     row = describe([talk("Hi", "b", "hi", "d", "x"), talk("hi", "b")], equal_n=2)
     assert row.rounds.value == 1.5
-    assert row.distinct_openings == 0.5
+    assert row.distinct_openings.value == 0.5
     assert row.repeats.value == 0.25
     assert row.words.value == 1.0
 

@@ -75,6 +75,7 @@ def test_openings_come_one_per_line_or_as_messages(tmp_path):
         ('[{"role": "user"}]', "needs text"),
         ('[{"role": "assistant", "content": "x"}]', "starts with 'assistant'"),
         ('[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]', "ends with a assistant"),
+        ('[{"role": "user", "content": "x\\ud83d"}]', "lone surrogate"),
         ("", "holds no opening"),
     ],
 )
@@ -83,6 +84,13 @@ def test_bad_openings_name_file_and_line(tmp_path, line, message):
     file.write_text(line + "\n")
     with pytest.raises(DataError, match=message):
         read_openings(file)
+
+
+def test_unusual_line_separators_stay_inside_an_opening(tmp_path):
+    file = tmp_path / "a.jsonl"
+    turns = [{"role": "user", "content": "one\u2028two\x0c"}]
+    file.write_text(json.dumps(turns, ensure_ascii=False) + "\n")
+    assert read_openings(file)[0][0].content == "one\u2028two"
 
 
 def test_each_opening_is_held_per_opening_times(tmp_path):

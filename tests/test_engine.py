@@ -27,6 +27,10 @@ pytestmark = pytest.mark.engine
 CONFIG = load_recipe("nano/generate", GenerateConfig, {"conversations": 24, "seed": 3})
 
 
+def sides(config):
+    return {role: app._side(config, role) for role in ("user", "assistant")}
+
+
 @pytest.fixture(scope="module")
 def loop():
     """One event loop for all tests of this module, so that they can share engines."""
@@ -37,7 +41,7 @@ def loop():
 
 @pytest.fixture(scope="module")
 def speakers(loop, tmp_path_factory):
-    context = app._speakers(CONFIG, app._sides(CONFIG), tmp_path_factory.mktemp("logs"))
+    context = app._speakers(CONFIG, sides(CONFIG), tmp_path_factory.mktemp("logs"))
     yield loop.run_until_complete(context.__aenter__())
     loop.run_until_complete(context.__aexit__(None, None, None))
 
@@ -125,7 +129,7 @@ def test_one_engine_serves_both_sides_that_name_one_folder(loop, tmp_path):
     config = CONFIG.model_copy(update={"simulator": base, "assistant": base, "conversations": 2})
 
     async def scenario():
-        async with app._speakers(config, app._sides(config), tmp_path) as speakers:
+        async with app._speakers(config, sides(config), tmp_path) as speakers:
             engines = {id(speaker._sampler._backend) for speaker in speakers.values()}
             first = await speakers["user"].speak([], seed=1)
             return len(engines), first.turn or first.ended

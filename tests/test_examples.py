@@ -26,8 +26,10 @@ def test_long_conversations_are_cut_on_the_right_and_then_show_no_ending(rendere
     examples = build_examples(sample, renderers["user"], 40)
     assert examples.cut > 0
     assert max(map(len, examples.input_ids)) == 40
-    cut = [labels for ids, labels in zip(examples.input_ids, examples.labels, strict=True) if len(ids) == 40]
-    assert all(renderers["user"].end_of_conversation_id not in labels for labels in cut[:-1])
+    long = [len(renderers["user"].render(conversation).input_ids) > 40 for conversation in sample]
+    assert sum(long) == examples.cut
+    for was_cut, labels in zip(long, examples.labels, strict=True):
+        assert (renderers["user"].end_of_conversation_id in labels) != was_cut
 
 
 def test_a_template_without_generation_tags_stops_before_training(renderers, sample):

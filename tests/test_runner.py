@@ -156,7 +156,28 @@ async def test_broken_guardrails_are_resampled_counted_and_then_end_the_conversa
 
 async def test_an_assistant_with_nothing_to_say_fails_the_conversation(setup):
     run = setup(assistant=lambda request: Completion((), "stop", request.stop_ids[0]))
-    assert {ended for _, ended in (await run.play()).values()} == {"failed:empty_reply", "user_ended"}
+    reasons = Counter(ended for _, ended in (await run.play()).values())
+    assert set(reasons) == {"failed:empty_reply", "user_ended"}
+    reader = RunReader(run.folder)
+    assert reader.totals().rejected == {"empty_reply": 3 * reasons["failed:empty_reply"]}
+    reader.close()
+
+
+async def test_special_tokens_are_never_drawn_inside_a_turn(setup, renderers):
+    run = setup(plans=[Plan(0, "c0", 5)])
+    await run.play()
+    special = set(renderers["user"].tokenizer.all_special_ids)
+    for request in run.user.requests + run.assistant.requests:
+        forbidden = {id for id, value in request.logit_bias if value == -100}
+        assert forbidden == special - set(request.stop_ids)
+
+
+async def test_turns_cut_by_the_token_limit_are_counted(setup):
+    run = setup(assistant=lambda request: Completion((300,) * request.sampling.max_tokens, "length"))
+    finished = await run.play()
+    reader = RunReader(run.folder)
+    assert reader.totals().cut == sum(turn.role == "assistant" for turns, _ in finished.values() for turn in turns)
+    reader.close()
 
 
 async def test_a_full_context_ends_the_conversation(setup, renderers):

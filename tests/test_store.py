@@ -87,13 +87,41 @@ async def test_a_turn_is_never_stored_twice(folder):
     store.close()
 
 
+async def test_an_entry_that_cannot_be_written_is_told_and_the_writer_goes_on(folder):
+    store = RunStore.create(folder, {}, PLANS)
+    async with store:
+        with pytest.raises(StoreError, match="cannot write"):
+            await store.commit(Entry(1, 0, (Turn("user", "half a pair \ud83d"),)))
+        await store.commit(Entry(1, 0, (USER,)))
+    assert store.conversation("c1").turns == (USER,)
+    store.close()
+
+
+async def test_turns_the_token_limit_ended_are_counted(folder):
+    store = RunStore.create(folder, {}, PLANS)
+    async with store:
+        await store.commit(Entry(0, 0, (*PLANS[0].opening, USER), cut=True))
+        await store.commit(Entry(0, 2, (REPLY,)))
+    assert store.totals().cut == 1
+    store.close()
+
+
+def test_the_journal_is_flushed_to_disk_at_every_commit(folder):
+    store = RunStore.create(folder, {}, PLANS)
+    assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    store.close()
+
+
 def test_one_process_writes_a_run_at_a_time(folder):
     store = RunStore.create(folder, {}, PLANS)
     with pytest.raises(StoreError, match="another process is writing"):
         RunStore(folder)
-    with pytest.raises(StoreError, match="already holds a run"):
+    with pytest.raises(StoreError, match="another process is writing"):
         RunStore.create(folder, {}, PLANS)
     store.close()
+    with pytest.raises(StoreError, match="already holds a run"):
+        RunStore.create(folder, {}, PLANS)
     RunStore(folder).close()
 
 
@@ -143,6 +171,7 @@ async def test_exports_open_with_datasets(folder, tmp_path, suffix):
             assert (row["id"], row["ended"], row["meta"]["rounds"]) == ("c0", "user_ended", 1)
         else:
             assert [turn["from"] for turn in row["conversations"]] == ["system", "human", "gpt"]
+            assert row["complete"] is True
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from selfplay.chat.models import load_renderer
-from selfplay.errors import ConfigError, ModelError
+from selfplay.errors import ConfigError, ModelError, SelfplayError
 from selfplay.train.config import TrainConfig
 from selfplay.train.run import train
 
@@ -51,6 +51,8 @@ def test_the_loss_falls_and_the_folder_tells_how_it_was_made(base):
     assert len(record["data_fingerprint"]) == 32
     assert (base / "loss.png").stat().st_size > 5000
     assert not list(base.glob("*.bin"))
+    assert not (base / "checkpoints").exists()
+    assert json.loads((base / "config.json").read_text())["use_cache"] is True
 
 
 @pytest.mark.parametrize(("role", "kind"), [("user", "simulator"), ("assistant", "assistant")])
@@ -90,6 +92,34 @@ def test_a_killed_run_resumes_to_the_same_losses(base, tmp_path):
     expected, resumed = losses(base), losses(out)
     assert len(expected) == len(resumed) > 25
     assert resumed == pytest.approx(expected, abs=0)
+
+
+def test_a_run_is_resumed_only_with_its_own_settings(base, tmp_path):
+    out = tmp_path / "base"
+    with pytest.raises(SelfplayError, match=r"loss is nan at step \d+"):
+        train(recipe(out, optim={**RECIPE["optim"], "learning_rate": 1e30}), say=lambda line: None)
+    assert not (out / "config.json").exists()
+    with pytest.raises(ConfigError, match="unfinished run"):
+        train(recipe(out), say=lambda line: None)
+    with pytest.raises(ConfigError, match=r"optim.learning_rate: 1e\+30 → 0.005"):
+        train(recipe(out), resume=True, say=lambda line: None)
+
+
+def test_the_held_out_loss_is_the_mean_over_tokens(base):
+    from bench.likelihood import Scorer
+    from selfplay.data.loading import load
+
+    people = load(["sample"], split="held_out", held_out=0.1).conversations
+    scorer = Scorer(base)
+    nats = tokens = 0.0
+    for conversation in people:
+        for role in ("user", "assistant"):
+            nats += scorer.score([conversation], role).bits[0] * 0.6931471805599453
+            texts = conversation.of(role)
+            tokens += sum(len(scorer._tokenizer(text)["input_ids"]) + 1 for text in texts) + (role == "user")
+    log = json.loads((base / "training.json").read_text())["log"]
+    measured = [entry["eval_loss"] for entry in log if "eval_loss" in entry][-1]
+    assert measured == pytest.approx(nats / tokens, rel=2e-3)  # the saved weights are rounded to bfloat16
 
 
 def test_what_cannot_be_trained_is_refused_before_any_model_is_loaded(base, tmp_path):

@@ -89,5 +89,18 @@ def check_turns(id: str, turns: tuple[Turn, ...]) -> None:
             raise InvalidConversation(
                 f"{id}: turn {number + 1} is by {turn.role}, expected {expected}; roles have to alternate"
             )
+        if not _is_unicode(turn.content):
+            raise InvalidConversation(
+                f"{id}: turn {number + 1} ({turn.role}) holds a lone surrogate; repair its encoding"
+            )
         if not turn.content.strip():
             raise InvalidConversation(f"{id}: turn {number + 1} ({turn.role}) is empty; drop the row or fill the turn")
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text can be encoded; JSON can smuggle in half a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -56,6 +56,8 @@ class Utterance:
     ended: str | None = None
     usage: Usage = field(default_factory=Usage)
     rejected: Counter[str] = field(default_factory=Counter)
+    cut: bool = False
+    """The token limit ended the turn."""
 
 
 class Speaker(Protocol):
@@ -64,8 +66,9 @@ class Speaker(Protocol):
     async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
         """The next utterance. Depends on its arguments only, so that a resumed run says the same again.
 
+        A failed request is an utterance without a turn, ended by `failed:<cause>`.
+
         Raises:
-            RequestError: this conversation cannot go on.
-            BackendError: nothing can go on.
+            BackendError: the engine is gone; nothing can go on.
         """
         ...

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfplay.chat.conversation import Conversation
 from selfplay.data.converters import camrest, hh_rlhf, messages, oasst, sgd, sharegpt, taskmaster
-from selfplay.errors import ConfigError, DataError
+from selfplay.errors import BadRow, ConfigError
 
 Converter = Callable[[Mapping[str, Any]], Iterator[Conversation]]
 
@@ -51,10 +51,10 @@ def recognise(row: Mapping[str, Any]) -> Format:
     """The format whose keys a row has.
 
     Raises:
-        DataError: none fits; the message shows the keys found.
+        BadRow: none fits; the message shows the keys found.
     """
     for format in FORMATS.values():
         if format.keys <= row.keys():
             return format
     expected = "; ".join(f"{format.name} ({', '.join(sorted(format.keys))})" for format in FORMATS.values())
-    raise DataError(f"unknown row format: found keys {', '.join(map(str, row)) or 'none'}; expected one of {expected}")
+    raise BadRow(f"unknown row format: found keys {', '.join(map(str, row)) or 'none'}; expected one of {expected}")

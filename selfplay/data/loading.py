@@ -62,8 +62,13 @@ def load(
         reasons = "; ".join(f"{reason} ({count})" for reason, count in loaded.skipped.most_common(3))
         raise DataError(f"no usable conversation in {', '.join(names)}: {reasons or 'no rows'}")
     if split != "all":
-        keep_held_out = split == "held_out"
+        found, keep_held_out = len(loaded.conversations), split == "held_out"
         loaded.conversations = [c for c in loaded.conversations if is_held_out(c, held_out) == keep_held_out]
+        if not loaded.conversations:
+            raise DataError(
+                f"none of {found} conversations falls into the {split.replace('_', '-')} share with held_out "
+                f"{held_out}; change data.held_out or give more data"
+            )
     return loaded
 
 

@@ -13,9 +13,8 @@ from typing import Protocol
 
 from selfplay.chat.conversation import Role, Turn
 from selfplay.chat.events import Admitted, ConversationEnded, Event, Sampled
-from selfplay.chat.speakers import MAX_ROUNDS, Speaker, Utterance, failed
+from selfplay.chat.speakers import MAX_ROUNDS, Speaker, Utterance
 from selfplay.engine.scheduler import CapScheduler
-from selfplay.errors import RequestError
 from selfplay.store.records import Entry, Plan, Unfinished
 
 
@@ -70,16 +69,14 @@ class Runner:
             turns.extend(new)
             ended = utterance.ended or (MAX_ROUNDS if self._full(turns) else None)
             at = len(turns) - len(new)
-            await self.journal.commit(Entry(owed.plan.number, at, new, utterance.usage, utterance.rejected, ended))
+            entry = Entry(owed.plan.number, at, new, utterance.usage, utterance.rejected, ended, utterance.cut)
+            await self.journal.commit(entry)
             self.on_event(Sampled(utterance.usage, utterance.turn is not None))
         self.on_event(ConversationEnded(ended, _rounds(turns), len(running) - 1))
 
     async def _next(self, plan: Plan, turns: list[Turn]) -> Utterance:
         role: Role = "assistant" if turns and turns[-1].role == "user" else "user"
-        try:
-            return await self.speakers[role].speak(turns, plan.seed)
-        except RequestError as error:
-            return Utterance(None, failed(error.cause))
+        return await self.speakers[role].speak(turns, plan.seed)
 
     def _full(self, turns: list[Turn]) -> bool:
         return turns[-1:] != [] and turns[-1].role == "assistant" and _rounds(turns) >= self.max_rounds

@@ -11,6 +11,9 @@ from selfplay.chat.speakers import Usage
 from selfplay.seeds import derive_seed
 from selfplay.serve.backend import Backend, GenerationRequest, Sampling
 
+_NEVER = -100.0
+"""The lowest bias engines take."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampledTurn:
@@ -40,7 +43,11 @@ class TurnSampler:
         end = renderer.end_of_conversation_id if role == "user" else None
         self._end_id = end
         self._stop_ids = (renderer.end_of_turn_id,) if end is None else (renderer.end_of_turn_id, end)
-        self._bias = ((end, end_bias),) if end is not None and end_bias else ()
+        # A special token inside a turn would be control in the history and missing from the text: never drawn.
+        forbidden = set(renderer.tokenizer.all_special_ids) - set(self._stop_ids)
+        self._bias = tuple((id, _NEVER) for id in sorted(forbidden))
+        if end is not None and end_bias:
+            self._bias += ((end, end_bias),)
 
     async def sample(self, turns: Sequence[Turn], seed: int, attempt: int) -> SampledTurn | None:
         """The next turn, or None when a full turn no longer fits into the context.
@@ -57,6 +64,7 @@ class TurnSampler:
         completion = await self._backend.generate(request)
         text = self._renderer.decode(completion.token_ids).strip()
         turn = Turn(self._role, text, "sampled", completion.token_ids)
-        usage = Usage(len(prompt_ids), completion.cached_tokens, len(completion.token_ids) + 1)
+        stop = completion.finish == "stop"
+        usage = Usage(len(prompt_ids), completion.cached_tokens, len(completion.token_ids) + stop)
         ends = self._end_id is not None and completion.stop_id == self._end_id
-        return SampledTurn(turn, usage, ends, completion.finish == "length")
+        return SampledTurn(turn, usage, ends, not stop)

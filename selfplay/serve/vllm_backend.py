@@ -37,6 +37,7 @@ class EngineSpec:
     memory_share: float = 1.0
     max_num_seqs: int = 64
     kv_gib: int = 1
+    """KV cache in GiB (CPU only; vLLM takes whole ones there)."""
 
 
 class VllmBackend:
@@ -179,8 +180,19 @@ def _engine_arguments(spec: EngineSpec) -> dict[str, Any]:
         arguments["gpu_memory_utilization"] = round(0.9 * spec.memory_share, 3)
     else:
         # A seeded request whose prefill is split over steps kills the CPU sampler; room for every prompt prevents it.
-        arguments |= {"dtype": "float32", "enforce_eager": True, "block_size": 32, "max_num_batched_tokens": 131_072}
+        arguments |= {
+            "dtype": "float32",
+            "enforce_eager": True,
+            "block_size": 32,
+            "max_num_batched_tokens": _prompt_room(spec),
+        }
     return arguments
+
+
+def _prompt_room(spec: EngineSpec) -> int:
+    """Tokens for every request's whole prompt in one step."""
+    config = json.loads((spec.model / "config.json").read_text(encoding="utf-8"))
+    return max(131_072, spec.max_num_seqs * int(config.get("max_position_embeddings", 0)))
 
 
 def _environment(spec: EngineSpec) -> dict[str, str]:

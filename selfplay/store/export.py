@@ -1,7 +1,7 @@
 """Runs to training files: JSON lines or Parquet, as messages or as ShareGPT rows.
 
 messages   {id, messages: [{role, content}], ended, meta}
-sharegpt   {id, conversations: [{from: system|human|gpt, value}]}
+sharegpt   {id, conversations: [{from: system|human|gpt, value}], complete}
 
 Failed conversations are left out and counted; an unanswered last user turn is never written. Files appear whole or not
 at all: they are written beside their name and moved there.
@@ -85,7 +85,7 @@ def _messages_row(conversation: Conversation) -> dict[str, Any]:
 
 def _sharegpt_row(conversation: Conversation) -> dict[str, Any]:
     turns = [{"from": _SHAREGPT[turn.role], "value": turn.content} for turn in conversation.turns]
-    return {"id": conversation.id, "conversations": turns}
+    return {"id": conversation.id, "conversations": turns, "complete": conversation.complete}
 
 
 def _write_jsonl(rows: Iterator[dict[str, Any]], path: Path) -> None:

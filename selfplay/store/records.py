@@ -41,6 +41,8 @@ class Entry:
     usage: Usage = field(default_factory=Usage)
     rejected: Counter[str] = field(default_factory=Counter)
     ended: str | None = None
+    cut: bool = False
+    """The last of `turns` was ended by the token limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +51,7 @@ class Totals:
 
     reasons: Counter[str | None]
     turns: int
+    cut: int
+    """Turns that the token limit ended."""
     usage: Usage
     rejected: Counter[str]

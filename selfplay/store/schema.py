@@ -32,6 +32,7 @@ MIGRATIONS = (
         origin         TEXT NOT NULL,
         content        TEXT NOT NULL,
         token_ids      TEXT,             -- JSON: ids the model sampled, end-of-turn token left out
+        cut            INTEGER NOT NULL, -- 1: the token limit ended the turn
         prompt_tokens  INTEGER NOT NULL,
         cached_tokens  INTEGER NOT NULL,
         sampled_tokens INTEGER NOT NULL,

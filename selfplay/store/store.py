@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,7 +35,7 @@ SELECT TOTAL(prompt_tokens), TOTAL(cached_tokens), TOTAL(sampled_tokens) FROM (
     UNION ALL SELECT prompt_tokens, cached_tokens, sampled_tokens FROM conversations
 )
 """
-_INSERT_TURN = "INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_TURN = "INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class RunReader:
@@ -101,10 +102,10 @@ class RunReader:
         reasons: Counter[str | None] = Counter()
         for ended, count in self._database.execute("SELECT ended, COUNT(*) FROM conversations GROUP BY ended"):
             reasons[ended] = count
-        (turns,) = self._database.execute("SELECT COUNT(*) FROM turns").fetchone()
+        turns, cut = self._database.execute("SELECT COUNT(*), TOTAL(cut) FROM turns").fetchone()
         usage = Usage(*map(int, self._database.execute(_TOTALS).fetchone()))
         rejected = Counter(dict(self._database.execute("SELECT reason, SUM(count) FROM rejections GROUP BY reason")))
-        return Totals(reasons, turns, usage, rejected)
+        return Totals(reasons, turns, int(cut), usage, rejected)
 
     def _turns(self, number: int) -> tuple[Turn, ...]:
         rows = self._database.execute(
@@ -118,9 +119,13 @@ class RunReader:
 class RunStore(RunReader):
     """A run open for writing. One process at a time; use as an async context manager around the engine."""
 
-    def __init__(self, folder: Path) -> None:
-        """Lock and open the run in `folder`; see `create` for a new one."""
-        self._lock = _lock(folder)
+    def __init__(self, folder: Path, lock: TextIO | None = None) -> None:
+        """Lock and open the run in `folder`; see `create` for a new one.
+
+        Args:
+            lock: the folder's lock, where the caller already holds it.
+        """
+        self._lock = lock or _lock(folder)
         try:
             super().__init__(folder)
         except StoreError:
@@ -140,23 +145,26 @@ class RunStore(RunReader):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from error
+        lock = _lock(folder)
         if (folder / DATABASE).exists():
+            lock.close()
             raise StoreError(f"{folder}: already holds a run; finish it with --resume or choose another --out")
         # Built beside and renamed, so that a run either exists with its whole plan or not at all.
         building = folder / f"{DATABASE}.new"
-        building.unlink(missing_ok=True)
-        database = sqlite3.connect(building)
         try:
-            migrate(database)
-            with database:
-                database.executemany(
-                    "INSERT INTO run VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
-                )
-                database.executemany(_PLAN, map(_plan_row, plans))
-        finally:
-            database.close()
-        building.rename(folder / DATABASE)
-        return cls(folder)
+            building.unlink(missing_ok=True)
+            with closing(sqlite3.connect(building)) as database:
+                migrate(database)
+                with database:
+                    database.executemany(
+                        "INSERT INTO run VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
+                    )
+                    database.executemany(_PLAN, map(_plan_row, plans))
+            building.rename(folder / DATABASE)
+        except (OSError, sqlite3.Error) as error:
+            lock.close()
+            raise StoreError(f"{folder}: cannot be written ({error}); choose another --out") from error
+        return cls(folder, lock)
 
     async def commit(self, entry: Entry) -> None:
         """Write an entry and return once it is on disk.
@@ -170,6 +178,7 @@ class RunStore(RunReader):
 
     async def __aenter__(self) -> RunStore:
         """Start the writer."""
+        self._writing = _connect(self.folder)
         self._thread = threading.Thread(target=self._write, args=(asyncio.get_running_loop(),), name="store")
         self._thread.start()
         return self
@@ -186,21 +195,17 @@ class RunStore(RunReader):
         self._lock.close()
 
     def _write(self, loop: asyncio.AbstractEventLoop) -> None:
-        database = _connect(self.folder)
-        try:
-            while (group := self._next_group()) is not None:
-                error: StoreError | None = None
-                try:
-                    with database:
-                        for entry, _ in group:
-                            _insert(database, entry)
-                except sqlite3.Error as cause:
-                    error = StoreError(
-                        f"{self.folder}: cannot write ({cause}); what was committed before stays readable"
-                    )
-                loop.call_soon_threadsafe(_resolve, [future for _, future in group], error)
-        finally:
-            database.close()
+        """The writer's loop. Whatever goes wrong with a group is told to those who wait for it; the writer goes on."""
+        while (group := self._next_group()) is not None:
+            error: StoreError | None = None
+            try:
+                with self._writing:
+                    for entry, _ in group:
+                        _insert(self._writing, entry)
+            except Exception as cause:  # a waiting conversation must never be left waiting
+                error = StoreError(f"{self.folder}: cannot write ({cause}); what was committed before stays readable")
+            loop.call_soon_threadsafe(_resolve, [future for _, future in group], error)
+        self._writing.close()
 
     def _next_group(self) -> list[tuple[Entry, asyncio.Future[None]]] | None:
         """Everything that waits, at least one entry; None once the store stops."""
@@ -231,9 +236,10 @@ def _connect(folder: Path) -> sqlite3.Connection:
 
 
 def _lock(folder: Path) -> TextIO:
-    handle = (folder / "lock").open("w") if folder.is_dir() else None
-    if handle is None:
-        raise StoreError(f"{folder}: no such run folder")
+    try:
+        handle = (folder / "lock").open("w")
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror}); is it a run folder of yours?") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -249,10 +255,11 @@ def _plan_row(plan: Plan) -> tuple[int, str, int, str]:
 
 def _insert(database: sqlite3.Connection, entry: Entry) -> None:
     for offset, turn in enumerate(entry.turns):
-        usage = entry.usage if offset == len(entry.turns) - 1 else Usage()
+        last = offset == len(entry.turns) - 1
+        usage = entry.usage if last else Usage()
         ids = None if turn.token_ids is None else json.dumps(turn.token_ids)
         row = (entry.conversation, entry.at + offset, turn.role, turn.origin, turn.content, ids)
-        database.execute(_INSERT_TURN, (*row, usage.prompt_tokens, usage.cached_tokens, usage.sampled_tokens))
+        database.execute(_INSERT_TURN, (*row, entry.cut and last, *astuple(usage)))
     if entry.rejected:
         at = entry.at + max(len(entry.turns) - 1, 0)
         database.executemany(

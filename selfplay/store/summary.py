@@ -30,6 +30,7 @@ class RunSummary:
     reasons: dict[str, int]
     rejected: Counter[str]
     turns: int
+    cut: int
     sampled_tokens: int
     cache_hit: float
 
@@ -53,6 +54,7 @@ def summarise(conversations: Iterable[Conversation], totals: Totals) -> RunSumma
         reasons={reason or "unfinished": count for reason, count in totals.reasons.items()},
         rejected=totals.rejected,
         turns=totals.turns,
+        cut=totals.cut,
         sampled_tokens=totals.usage.sampled_tokens,
         cache_hit=totals.usage.cache_hit,
     )

@@ -79,7 +79,7 @@ class TrainConfig(_Strict):
     template: str = "nano"
     """Chat-template family."""
     base: str | None = None
-    """Model folder to start from, or nano:base; leave out with `scratch`."""
+    """Model folder to start from; nano: the embedded base. Leave out with `scratch`."""
     scratch: ScratchModel | None = None
     """Start from random weights and train a tokenizer."""
     data: TrainData

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -19,11 +20,16 @@ from selfplay.chat.families import Family, family
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.data.loading import Loaded, load
 from selfplay.errors import ConfigError, ModelError
+from selfplay.settings import differences
 from selfplay.train.config import TrainConfig
 from selfplay.train.examples import Examples, build_examples
 from selfplay.train.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+_NOT_COMPARED = ("out", "description", "log_steps", "save_steps")
+"""Settings that may differ on resuming: they do not change the weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     loaded = load(data.datasets, split="train", held_out=data.held_out, strict=data.strict)
     held_out = load(data.datasets, split="held_out", held_out=data.held_out)
     _report(loaded, say)
+    identity = {**config.model_dump(mode="json"), "data fingerprint": fingerprint(loaded.conversations)}
+    checkpoint = _claim(out / CHECKPOINTS, identity, resume)
     model, tokenizer = _start(config, family(config.template), loaded.conversations)
     renderer = ChatRenderer(tokenizer, tokenizer.chat_template)
     limit = min(config.data.max_tokens, model.config.max_position_embeddings)
@@ -62,10 +70,13 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     trainer = _trainer(config, model, tokenizer, examples, evaluated)
     if trainer.args.use_cpu:
         keep_freed_memory()
-    trainer.train(resume_from_checkpoint=_last_checkpoint(out) if resume else None)
+    if trainer.accelerator.num_processes > 1:
+        raise ConfigError("training runs in one process so far; start it without a launcher")
+    trainer.train(resume_from_checkpoint=checkpoint)
     loss = float(trainer.evaluate()["eval_loss"])
     if trainer.accelerator.is_main_process:
         _save(config, trainer, tokenizer, renderer, loaded.conversations)
+        shutil.rmtree(out / CHECKPOINTS)
     return TrainResult(out, int(trainer.state.global_step), loss, examples.supervised)
 
 
@@ -105,7 +116,7 @@ def _trainer(config: TrainConfig, model: Any, tokenizer: Any, examples: Examples
 
     optim = config.optim
     arguments = SFTConfig(
-        output_dir=str(Path(config.out) / "checkpoints"),
+        output_dir=str(Path(config.out) / CHECKPOINTS),
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
         gradient_accumulation_steps=optim.accumulate,
@@ -121,6 +132,7 @@ def _trainer(config: TrainConfig, model: Any, tokenizer: Any, examples: Examples
         bf16=optim.precision == "bfloat16",
         seed=optim.seed,
         logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,  # otherwise a NaN loss is logged as the average before it
         eval_strategy="steps",
         eval_steps=config.eval_steps,
         save_steps=config.save_steps,
@@ -158,6 +170,7 @@ def _save(
     model.generation_config = GenerationConfig(
         eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, do_sample=True, temperature=1.0, top_p=1.0
     )
+    model.config.use_cache = True  # off while training
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
@@ -200,14 +213,29 @@ def _plot(history: list[dict[str, float]], path: Path) -> None:
     plt.close(figure)
 
 
-def _last_checkpoint(out: Path) -> str:
+def _claim(folder: Path, identity: dict[str, Any], resume: bool) -> str | None:
+    """Note whose checkpoints the folder holds; on resuming, the newest one.
+
+    Raises:
+        ConfigError: they belong to another recipe or other data (keys listed), or to a run that was not resumed, or
+            there is none to resume.
+    """
     from transformers.trainer_utils import get_last_checkpoint
 
-    folder = out / "checkpoints"
-    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if found is None:
+    note = folder / "run.json"
+    if not resume:
+        if note.exists():
+            raise ConfigError(f"{folder} holds an unfinished run; go on with --resume, or remove the folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(identity), encoding="utf-8")
+        return None
+    if not note.exists():
         raise ConfigError(f"{folder} holds no checkpoint; start without --resume")
-    return str(found)
+    changed = differences(json.loads(note.read_text(encoding="utf-8")), identity, _NOT_COMPARED)
+    if changed:
+        raise ConfigError(f"{folder} belongs to other settings: {'; '.join(changed)}; resume with the same ones")
+    found = get_last_checkpoint(str(folder))
+    return None if found is None else str(found)
 
 
 def _stride(held_out: Loaded, config: TrainConfig) -> int:

@@ -52,6 +52,23 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
         loss, supervised = supervised_nll(model, inputs, self.accelerator.unwrap_model(model), self.accelerator)
         return loss / (supervised if num_items_in_batch is None else num_items_in_batch)
 
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Nats per supervised token over the whole set; stock averages over batches, whatever their size."""
+        training = self.model.training
+        self.model.eval()
+        total, tokens = 0.0, 0
+        with torch.no_grad():
+            for inputs in self.get_eval_dataloader(eval_dataset):
+                loss, supervised = supervised_nll(
+                    self.model, inputs, self.accelerator.unwrap_model(self.model), self.accelerator
+                )
+                total, tokens = total + float(loss), tokens + supervised
+        metrics = {f"{metric_key_prefix}_loss": total / tokens}
+        self.log(dict(metrics))
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.model.train(training)
+        return metrics
+
 
 def supervised_nll(model: Any, inputs: Any, head_owner: Any, accelerator: Any) -> tuple[torch.Tensor, int]:
     """Summed negative log-likelihood of the labelled tokens, and their number.
@@ -84,6 +101,7 @@ class StopOnNan(TrainerCallback):  # type: ignore[misc]
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
             raise SelfplayError(
-                f"loss is {loss} at step {state.global_step}; lower optim.learning_rate and go on from the last "
-                f"checkpoint in {args.output_dir} with --resume"
+                f"loss is {loss} at step {state.global_step}: it broke at most {args.logging_steps} steps before. "
+                f"Lower optim.learning_rate, or delete the checkpoints of those steps in {args.output_dir} and go on "
+                "with --resume"
             )

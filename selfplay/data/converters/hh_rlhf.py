@@ -25,7 +25,8 @@ def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
     if before.strip() or not parts:
         raise BadRow("'chosen' does not start with '\\n\\nHuman: '")
     roles: list[Role] = ["user" if name == "Human" else "assistant" for name in parts[::2]]
-    # The name covers the human side alone, so both halves of a split see the same prompt at most once.
+    # The name covers the human side alone: rows that differ in the replies only fall into the same half of a split.
+    # Rows that share a beginning and then part are different conversations and may fall into both.
     prompt = "\n".join(text for role, text in zip(roles, parts[1::2], strict=True) if role == "user")
     digest = blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     yield conversation_from_pairs(digest, zip(roles, parts[1::2], strict=True), complete=False)

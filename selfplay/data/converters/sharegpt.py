@@ -1,4 +1,4 @@
-"""ShareGPT: {id, conversations: [{from: human|gpt|system, value}]}.
+"""ShareGPT: {id, conversations: [{from: human|gpt|system, value}], complete?}.
 
 An id that ends in `_N` names the N-th part of a longer talk. A part shows no ending, and a later part (N > 0) does not
 start where the talk did.
@@ -38,4 +38,4 @@ def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
         if speaker not in _ROLES:
             raise BadRow(f"from {speaker!r}, expected one of {', '.join(_ROLES)}")
         pairs.append((_ROLES[speaker], text_field(turn, "value")))
-    yield conversation_from_pairs(id, pairs, complete=part is None)
+    yield conversation_from_pairs(id, pairs, complete=part is None and row.get("complete", True) is True)
