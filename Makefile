@@ -20,9 +20,10 @@ lint: setup
 
 setup: .venv/complete
 
-# torch comes first and alone: resolved with the rest it would arrive as the CUDA build.
-.venv/complete: pyproject.toml
+# torch comes first and alone: resolved with the rest it would arrive as the CUDA build. The versions all checks passed
+# with are in .ci/constraints.txt.
+.venv/complete: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --retries 0 uv 'torch==2.13.0+cpu' --extra-index-url $(TORCH_INDEX)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[cpu,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c .ci/constraints.txt -e '.[cpu,dev]'
 	touch .venv/complete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _script(conversation: Conversation) -> str:
-    """One conversation as a block of text; fenced, so that nothing in it is markup."""
-    lines = [f"{turn.role}: {turn.content}" for turn in conversation.turns]
-    return "\n".join(["```text", f"{conversation.id} ({conversation.ended})", *lines, "```"])
+    """One conversation as a block of text, fenced by more backticks than it holds, so that nothing in it is markup."""
+    text = "\n".join(f"{turn.role}: {turn.content}" for turn in conversation.turns)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{conversation.id} ({conversation.ended})\n{text}\n{fence}"

@@ -9,6 +9,7 @@ import torch
 from bench.intervals import bootstrap, ratio
 from bench.likelihood import Scorer, _end_probabilities
 from bench.likeness import describe, two_sample_auc
+from bench.report import _script
 from bench.termination import f1, goodbye_rule, sampled_ends, score_ends
 from selfplay.chat.conversation import conversation_from_pairs
 from selfplay.chat.models import locate_model
@@ -107,3 +108,10 @@ def test_the_classifier_cannot_tell_equals_apart_but_tells_others():
 def test_cut_conversations_are_not_scored_for_their_ending():
     with pytest.raises(AssertionError, match="show no ending"):
         score_ends([talk("a", "b", complete=False)], [[True]])
+
+
+def test_a_conversation_on_paper_cannot_close_its_own_fence():
+    script = _script(talk("look:\n```python\nx\n```", "`````"))
+    fence = script.splitlines()[-1]
+    assert fence == "``````"
+    assert script.startswith(f"{fence}text\n")

@@ -90,7 +90,7 @@ class ChatRenderer:
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many plain texts."""
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         return [list(ids) for ids in encoded["input_ids"]]
 
     def decode(self, token_ids: Iterable[int]) -> str:

@@ -1,7 +1,8 @@
 """Datasets by name: where they lie, how their rows read, under which licence.
 
-A name is looked for in the folder `$SELFPLAY_DATA`, then on the hub; a path is taken as it is. `sample` is the small
-set shipped with the package, so that first steps and tests need neither.
+A name is looked for in the folder `$SELFPLAY_DATA`, then on the hub where its rows are published as they are read
+here; a path is taken as it is. `sample` is the small set shipped with the package, so that first steps and tests need
+neither.
 """
 
 from __future__ import annotations
