@@ -52,9 +52,7 @@ def generate(
     overrides["out"] = overrides["out"] or (None if resume else app.new_folder())
     settings = config.load_recipe(recipe, config.GenerateConfig, overrides)
     with console.RunProgress() as progress:
-        progress.say(
-            f"run folder {settings.out}; after an interruption the same command with --out and --resume goes on"
-        )
+        progress.say(f"run folder {settings.out}; if interrupted, add --out {settings.out} --resume")
         run = app.generate(settings, resume=resume, on_event=progress)
     console.print_summary(app.summary(run.folder), str(run.folder))
 
