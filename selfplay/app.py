@@ -1,11 +1,9 @@
 """The composition root: turns configs into real objects and runs them. Everything a command does, Python can do here.
 
-from selfplay.app import generate, open_run
-from selfplay.config import GenerateConfig
-
-run = generate(GenerateConfig(conversations=8, out="runs/first"))
-for conversation in open_run(run.folder).conversations():
-    print(conversation.ended, conversation.messages())
+Example:
+    run = generate(GenerateConfig(conversations=8, out="runs/first"))
+    for conversation in open_run(run.folder).conversations():
+        print(conversation.ended, conversation.messages())
 """
 
 from __future__ import annotations
@@ -66,12 +64,20 @@ def generate(config: GenerateConfig, *, resume: bool = False, on_event: Callable
     Raises:
         SelfplayError: nothing usable was given, or an engine or the store gave up; what was said so far is kept.
     """
-    return asyncio.run(_generate(config, resume, on_event or _ignore))
+    return asyncio.run(_generate(with_folder(config, resume), resume, on_event or _ignore))
 
 
-def new_folder() -> str:
-    """A run folder named after the time of day."""
-    return str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))
+def with_folder(config: GenerateConfig, resume: bool = False) -> GenerateConfig:
+    """The config with a run folder; named after the time of day where none is given.
+
+    Raises:
+        ConfigError: a run is to be resumed and no folder says which.
+    """
+    if config.out is not None:
+        return config
+    if resume:
+        raise ConfigError("--resume needs --out, the folder of the run to finish")
+    return config.model_copy(update={"out": str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))})
 
 
 def open_run(folder: str | Path) -> RunReader:
@@ -160,7 +166,10 @@ def bench_nano(
     sampling = config.user_sampling
     sheets = [score_humans("held-out mixture", people, pair, sampling, None, say)]
     for name in datasets:
-        sheets.append(score_humans(name, load([name]).conversations, pair, sampling, seen, say))
+        loaded = load([name])
+        sheet = score_humans(name, loaded.conversations, pair, sampling, seen, say)
+        sheet.left_out["rows that are no conversation"] = sum(loaded.skipped.values())
+        sheets.append(sheet)
     free = Path(out) / "free"
     free_config = config.model_copy(update={"guardrails": Guardrails.off(), "out": str(free)})
     say(f"free self-play: {config.conversations} conversations")
@@ -200,9 +209,7 @@ def _ignore(event: Event) -> None:
 
 
 async def _generate(config: GenerateConfig, resume: bool, on_event: Callable[[Event], None]) -> Run:
-    if resume and config.out is None:
-        raise ConfigError("--resume needs --out, the folder of the run to finish")
-    folder = Path(config.out or new_folder())
+    folder = Path(str(config.out))
     plans = plans_of(config)
     facts = facts_of(config)
     check_folder(folder, facts, resume)

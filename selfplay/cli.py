@@ -49,8 +49,7 @@ def generate(
     given = dict(locals())
     names = [name for name in config.GenerateConfig.model_fields if name in given]
     overrides = {name: str(given[name]) if isinstance(given[name], Path) else given[name] for name in names}
-    overrides["out"] = overrides["out"] or (None if resume else app.new_folder())
-    settings = config.load_recipe(recipe, config.GenerateConfig, overrides)
+    settings = app.with_folder(config.load_recipe(recipe, config.GenerateConfig, overrides), resume)
     with console.RunProgress() as progress:
         progress.say(f"run folder {settings.out}; if interrupted, add --out {settings.out} --resume")
         run = app.generate(settings, resume=resume, on_event=progress)

@@ -51,7 +51,7 @@ class GenerateConfig(BaseModel):
     kv_cache_gib: int = Field(1, ge=1)
     """KV cache of each engine in GiB (CPU only)."""
     user_sampling: Sampling = Sampling()
-    assistant_sampling: Sampling = Sampling()
+    assistant_sampling: Sampling = Sampling(temperature=0.7, top_p=0.95)
     end_bias: float = 0.0
     """Added to the logit of the end of the conversation; negative values make longer conversations."""
     guardrails: Guardrails = Guardrails()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from selfplay.app import train_recipe
+from selfplay.app import train_recipe, with_folder
 from selfplay.config import GenerateConfig, load_recipe, recipe_kind, recipe_text, shipped_recipes
 from selfplay.errors import ConfigError, DataError, StoreError
 from selfplay.runs import changed_keys, check_folder, facts_of, plans_of
@@ -103,6 +103,13 @@ def test_each_opening_is_held_per_opening_times(tmp_path):
     assert len({plan.seed for plan in plans}) == 6
     with pytest.raises(ConfigError, match="gives 6"):
         plans_of(config.model_copy(update={"conversations": 7}))
+
+
+def test_a_run_folder_comes_from_the_recipe_or_the_time_of_day():
+    assert with_folder(GenerateConfig(out="runs/x")).out == "runs/x"
+    assert with_folder(GenerateConfig()).out.startswith("runs/20")
+    with pytest.raises(ConfigError, match="--resume needs --out"):
+        with_folder(GenerateConfig(), resume=True)
 
 
 def test_a_longer_run_starts_with_the_same_plans():

@@ -28,6 +28,7 @@ from selfplay.train.memory import keep_freed_memory
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+_OWNER = "run.json"
 _NOT_COMPARED = ("out", "description", "log_steps", "save_steps")
 """Settings that may differ on resuming: they do not change the weights."""
 
@@ -57,7 +58,7 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     held_out = load(data.datasets, split="held_out", held_out=data.held_out)
     _report(loaded, say)
     identity = {**config.model_dump(mode="json"), "data fingerprint": fingerprint(loaded.conversations)}
-    checkpoint = _claim(out / CHECKPOINTS, identity, resume)
+    checkpoint = _find_checkpoint(out / CHECKPOINTS, identity, resume)
     model, tokenizer = _start(config, family(config.template), loaded.conversations)
     renderer = ChatRenderer(tokenizer, tokenizer.chat_template)
     limit = min(config.data.max_tokens, model.config.max_position_embeddings)
@@ -72,6 +73,7 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
         keep_freed_memory()
     if trainer.accelerator.num_processes > 1:
         raise ConfigError("training runs in one process so far; start it without a launcher")
+    _note_owner(out / CHECKPOINTS, identity)
     trainer.train(resume_from_checkpoint=checkpoint)
     loss = float(trainer.evaluate()["eval_loss"])
     if trainer.accelerator.is_main_process:
@@ -213,8 +215,14 @@ def _plot(history: list[dict[str, float]], path: Path) -> None:
     plt.close(figure)
 
 
-def _claim(folder: Path, identity: dict[str, Any], resume: bool) -> str | None:
-    """Note whose checkpoints the folder holds; on resuming, the newest one.
+def _note_owner(folder: Path, identity: dict[str, Any]) -> None:
+    """Write down which settings and data the checkpoints belong to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _OWNER).write_text(json.dumps(identity), encoding="utf-8")
+
+
+def _find_checkpoint(folder: Path, identity: dict[str, Any], resume: bool) -> str | None:
+    """The newest checkpoint on resuming, None before the first one or when a run starts anew.
 
     Raises:
         ConfigError: they belong to another recipe or other data (keys listed), or to a run that was not resumed, or
@@ -222,12 +230,10 @@ def _claim(folder: Path, identity: dict[str, Any], resume: bool) -> str | None:
     """
     from transformers.trainer_utils import get_last_checkpoint
 
-    note = folder / "run.json"
+    note = folder / _OWNER
     if not resume:
         if note.exists():
             raise ConfigError(f"{folder} holds an unfinished run; go on with --resume, or remove the folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(identity), encoding="utf-8")
         return None
     if not note.exists():
         raise ConfigError(f"{folder} holds no checkpoint; start without --resume")
