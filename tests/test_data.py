@@ -81,7 +81,7 @@ def test_half_a_surrogate_pair_is_a_bad_row(tmp_path):
 
 def test_a_share_that_comes_out_empty_says_so(tmp_path):
     file = write_lines(tmp_path / "a.jsonl", [GOOD["messages"]])
-    with pytest.raises(DataError, match="none of 1 conversations falls into the held-out share"):
+    with pytest.raises(DataError, match="none of 1 conversations falls into the held-out half"):
         load([str(file)], split="held_out", held_out=1e-9)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from selfplay.chat.conversation import Conversation
 from selfplay.data.catalogue import locate
-from selfplay.data.formats import FORMATS, Format, format_named, recognise
+from selfplay.data.formats import Format, format_named, recognise
 from selfplay.data.reading import Row, read_rows
 from selfplay.errors import BadRow, DataError, InvalidConversation
 from selfplay.seeds import unit_interval
@@ -62,14 +62,28 @@ def load(
         reasons = "; ".join(f"{reason} ({count})" for reason, count in loaded.skipped.most_common(3))
         raise DataError(f"no usable conversation in {', '.join(names)}: {reasons or 'no rows'}")
     if split != "all":
-        found, keep_held_out = len(loaded.conversations), split == "held_out"
-        loaded.conversations = [c for c in loaded.conversations if is_held_out(c, held_out) == keep_held_out]
-        if not loaded.conversations:
-            raise DataError(
-                f"none of {found} conversations falls into the {split.replace('_', '-')} share with held_out "
-                f"{held_out}; change data.held_out or give more data"
-            )
+        train, kept = halves(loaded.conversations, held_out)
+        loaded.conversations = kept if split == "held_out" else train
     return loaded
+
+
+def halves(conversations: list[Conversation], share: float) -> tuple[list[Conversation], list[Conversation]]:
+    """Loaded conversations as (training, held-out) halves.
+
+    Raises:
+        DataError: a half comes out empty.
+    """
+    train: list[Conversation] = []
+    held_out: list[Conversation] = []
+    for conversation in conversations:
+        (held_out if is_held_out(conversation, share) else train).append(conversation)
+    for name, half in (("training", train), ("held-out", held_out)):
+        if not half:
+            raise DataError(
+                f"none of {len(conversations)} conversations falls into the {name} half with held_out {share}; "
+                "change data.held_out or give more data"
+            )
+    return train, held_out
 
 
 def is_held_out(conversation: Conversation, share: float) -> bool:
@@ -100,6 +114,3 @@ def _count(row: Row, message: str, loaded: Loaded) -> None:
     reason = re.sub(r" at column \d+", "", reason)
     loaded.skipped[reason] += 1
     loaded.examples.setdefault(reason, row.place)
-
-
-__all__ = ["FORMATS", "Loaded", "Split", "is_held_out", "load"]

@@ -18,7 +18,7 @@ from typing import Any
 from selfplay.chat.conversation import Conversation
 from selfplay.chat.families import Family, family
 from selfplay.chat.rendering import ChatRenderer
-from selfplay.data.loading import Loaded, load
+from selfplay.data.loading import Loaded, halves, load
 from selfplay.errors import ConfigError, ModelError
 from selfplay.settings import differences
 from selfplay.train.config import TrainConfig
@@ -54,16 +54,16 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     if (out / "config.json").exists():
         raise ConfigError(f"{out} already holds a model; choose another --out or remove it first")
     data = config.data
-    loaded = load(data.datasets, split="train", held_out=data.held_out, strict=data.strict)
-    held_out = load(data.datasets, split="held_out", held_out=data.held_out)
+    loaded = load(data.datasets, strict=data.strict)
+    conversations, held_out = halves(loaded.conversations, data.held_out)
     _report(loaded, say)
-    identity = {**config.model_dump(mode="json"), "data fingerprint": fingerprint(loaded.conversations)}
+    identity = {**config.model_dump(mode="json"), "data fingerprint": fingerprint(conversations)}
     checkpoint = _find_checkpoint(out / CHECKPOINTS, identity, resume)
-    model, tokenizer = _start(config, family(config.template), loaded.conversations)
+    model, tokenizer = _start(config, family(config.template), conversations)
     renderer = ChatRenderer(tokenizer, tokenizer.chat_template)
     limit = min(config.data.max_tokens, model.config.max_position_embeddings)
-    examples = build_examples(loaded.conversations, renderer, limit)
-    evaluated = build_examples(held_out.conversations[:: _stride(held_out, config)], renderer, limit)
+    examples = build_examples(conversations, renderer, limit)
+    evaluated = build_examples(held_out[:: _stride(held_out, config)], renderer, limit)
     say(
         f"{len(examples.input_ids)} conversations, {examples.tokens:,} tokens, {examples.supervised:,} supervised "
         f"({config.role}), {examples.cut} cut at {limit} tokens; model {model.num_parameters() / 1e6:.2f}M parameters"
@@ -76,9 +76,8 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     _note_owner(out / CHECKPOINTS, identity)
     trainer.train(resume_from_checkpoint=checkpoint)
     loss = float(trainer.evaluate()["eval_loss"])
-    if trainer.accelerator.is_main_process:
-        _save(config, trainer, tokenizer, renderer, loaded.conversations)
-        shutil.rmtree(out / CHECKPOINTS)
+    _save(config, trainer, tokenizer, renderer, conversations)
+    shutil.rmtree(out / CHECKPOINTS)
     return TrainResult(out, int(trainer.state.global_step), loss, examples.supervised)
 
 
@@ -244,9 +243,9 @@ def _find_checkpoint(folder: Path, identity: dict[str, Any], resume: bool) -> st
     return None if found is None else str(found)
 
 
-def _stride(held_out: Loaded, config: TrainConfig) -> int:
+def _stride(held_out: list[Conversation], config: TrainConfig) -> int:
     """Take every n-th held-out conversation, so that each dataset is in the followed loss."""
-    return max(1, len(held_out.conversations) // config.data.eval_conversations)
+    return max(1, len(held_out) // config.data.eval_conversations)
 
 
 def _report(loaded: Loaded, say: Callable[[str], None]) -> None:
