@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import CONTEXT_FULL, Usage, Utterance, failed
 from selfplay.errors import RequestError
-from selfplay.serve.turns import TurnSampler
+from selfplay.serve.turns import Sampler
 
 ATTEMPTS = 3
 """An empty answer cannot be part of a conversation; it is drawn again this often in all."""
@@ -17,7 +17,7 @@ ATTEMPTS = 3
 class AssistantSpeaker:
     """Samples assistant turns."""
 
-    def __init__(self, sampler: TurnSampler) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
@@ -33,6 +33,6 @@ class AssistantSpeaker:
                 return Utterance(None, CONTEXT_FULL, usage, rejected)
             usage += sampled.usage
             if sampled.turn.content:
-                return Utterance(sampled.turn, None, usage, rejected, sampled.cut)
+                return Utterance(sampled.turn, None, usage, rejected, sampled.cut, sampled.context)
             rejected["empty_reply"] += 1
         return Utterance(None, failed("empty_reply"), usage, rejected)

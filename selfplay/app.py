@@ -9,74 +9,119 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import yaml
 
-from assistant.speaker import AssistantSpeaker
 from bench.nano import Pair, score_free, score_humans, tables
 from bench.report import write_report
 from selfplay.chat.conversation import Role
-from selfplay.chat.events import Event, Planned
-from selfplay.chat.models import load_renderer, locate_model
-from selfplay.chat.rendering import ChatRenderer
+from selfplay.chat.events import ConversationEnded, Event, Planned
+from selfplay.chat.models import locate_model
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig, load_recipe
 from selfplay.data.loading import load
 from selfplay.engine.runner import Journal, Runner
-from selfplay.engine.scheduler import CapScheduler
+from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.errors import ConfigError
-from selfplay.runs import check_folder, facts_of, plans_of
-from selfplay.serve.backend import Backend
-from selfplay.serve.turns import TurnSampler
-from selfplay.serve.vllm_backend import EngineSpec, VllmBackend, on_cpu
+from selfplay.playing import INTERRUPTED as INTERRUPTED
+from selfplay.playing import interruptible, play
+from selfplay.runs import check_folder, facts_of, plans_of, settled
+from selfplay.serve.vllm_backend import EngineSpec
+from selfplay.sides import cast_of, engine_specs, side_of
 from selfplay.store.export import Exported, ExportFormat, export
+from selfplay.store.forecast import Forecast, forecast
 from selfplay.store.records import Unfinished
 from selfplay.store.store import DATABASE, RunReader, RunStore
 from selfplay.store.summary import RunSummary, summarise
 from selfplay.train.config import TrainConfig
 from selfplay.train.run import TrainResult
 from simulator.guardrails import Guardrails
-from simulator.speaker import UserSpeaker
+
+T = TypeVar("T")
+PILOT = 32
+"""Conversations after which an estimate is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that is complete."""
+    """A run as it was left. `stopped` is why conversations are still owed; None: all have ended."""
 
     folder: Path
+    stopped: str | None = None
 
 
-def generate(config: GenerateConfig, *, resume: bool = False, on_event: Callable[[Event], None] | None = None) -> Run:
+def generate(
+    config: GenerateConfig,
+    *,
+    resume: bool = False,
+    append: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    metrics_port: int | None = None,
+) -> Run:
     """Hold every conversation of a run and return its folder.
+
+    Ctrl-C finishes the turns in flight and returns; a second one stops at once.
 
     Args:
         resume: finish the run in `config.out` instead of starting one.
+        append: grow the run in `config.out` by `config.conversations`.
+        metrics_port: offer figures to Prometheus on this port of 127.0.0.1.
 
     Raises:
         SelfplayError: nothing usable was given, or an engine or the store gave up; what was said so far is kept.
     """
-    return asyncio.run(_generate(with_folder(config, resume), resume, on_event or _ignore))
+    config = with_folder(config, resume or append)
+    return _run(_generate(config, resume, append, on_event or _ignore, metrics_port))
 
 
-def with_folder(config: GenerateConfig, resume: bool = False) -> GenerateConfig:
+def estimate(config: GenerateConfig, on_event: Callable[[Event], None] | None = None) -> Forecast:
+    """What a run would take in tokens, time, disk and money, measured on its first conversations. Keeps nothing.
+
+    Raises:
+        SelfplayError: see `generate`.
+    """
+    return _run(_estimate(config, on_event or _ignore))
+
+
+def placement(config: GenerateConfig) -> list[EngineSpec]:
+    """The engines a run would start and where. Starts nothing.
+
+    Raises:
+        SelfplayError: models that are not there, or cannot be placed on this machine.
+    """
+    sides = [side_of(config, "user"), side_of(config, "assistant")]
+    groups = engine_specs(config, sides, Path(config.out or "runs"))
+    return [spec for group in groups.values() for spec in group]
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; a second Ctrl-C, which cancels, is what Ctrl-C usually is."""
+    try:
+        return asyncio.run(work)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def with_folder(config: GenerateConfig, existing: bool = False) -> GenerateConfig:
     """The config with a run folder; named after the time of day where none is given.
 
     Raises:
-        ConfigError: a run is to be resumed and no folder says which.
+        ConfigError: a run is to be gone on with and no folder says which.
     """
     if config.out is not None:
         return config
-    if resume:
-        raise ConfigError("--resume needs --out, the folder of the run to finish")
+    if existing:
+        raise ConfigError("--resume and --append need --out, the folder of the run to go on with")
     return config.model_copy(update={"out": str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))})
 
 
@@ -197,10 +242,12 @@ def chat(config: GenerateConfig, role: Role, person: Person) -> None:
 
 async def _chat(config: GenerateConfig, role: Role, person: Person) -> None:
     other: Role = "user" if role == "assistant" else "assistant"
-    plan = plans_of(config)[0]
+    plan = next(plans_of(config))
     with TemporaryDirectory() as logs:
-        async with _speakers(config, {other: _side(config, other)}, Path(logs)) as speakers:
-            runner = Runner({**speakers, role: person}, person, CapScheduler(1), sys.maxsize, _ignore)
+        async with cast_of(config, [side_of(config, other)], Path(logs), _ignore) as cast:
+            seat = len(cast.lanes)
+            scheduler = Scheduler([*cast.lanes, Lane()], {**cast.places, role: [seat]}, 1)
+            runner = Runner({**cast.speakers, role: {seat: person}}, person, scheduler, sys.maxsize, _ignore)
             await runner.run([Unfinished(plan, ())])
 
 
@@ -208,89 +255,69 @@ def _ignore(event: Event) -> None:
     """For runs nobody watches."""
 
 
-async def _generate(config: GenerateConfig, resume: bool, on_event: Callable[[Event], None]) -> Run:
+async def _generate(
+    config: GenerateConfig, resume: bool, append: bool, on_event: Callable[[Event], None], metrics_port: int | None
+) -> Run:
     folder = Path(str(config.out))
+    config = settled(config, resume=resume, append=append)
     plans = plans_of(config)
     facts = facts_of(config)
-    check_folder(folder, facts, resume)
-    sides: dict[Role, Side] = {"user": _side(config, "user"), "assistant": _side(config, "assistant")}
+    check_folder(folder, facts, resume=resume, append=append)
+    sides = [side_of(config, "user"), side_of(config, "assistant")]
     async with AsyncExitStack() as stack:
-        store = RunStore(folder) if resume else RunStore.create(folder, facts, plans)
+        store = RunStore(folder) if resume or append else RunStore.create(folder, facts, plans)
         stack.callback(store.close)
+        if append:
+            store.append(facts, plans_of(config, store.counts()[0]))
         (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False), encoding="utf-8")
-        owed = store.unfinished()
-        on_event(Planned(len(plans), len(plans) - len(owed)))
-        if owed:
-            speakers = await stack.enter_async_context(_speakers(config, sides, folder))
+        on_event(Planned(*store.counts()))
+        interrupt = stack.enter_context(interruptible())
+        stopped = None
+        if next(store.unfinished(), None) is not None:
+            cast = await stack.enter_async_context(cast_of(config, sides, folder, on_event))
             await stack.enter_async_context(store)
-            scheduler = CapScheduler(config.max_in_flight)
-            await Runner(speakers, store, scheduler, config.max_rounds, on_event).run(owed)
-    return Run(folder)
+            stopped = await play(config, store, cast, on_event, interrupt, metrics_port=metrics_port)
+    return Run(folder, stopped)
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """A model folder with its renderer, checked before any engine starts."""
-
-    folder: Path
-    renderer: ChatRenderer
-
-
-def _side(config: GenerateConfig, role: Role) -> Side:
-    folder = locate_model(*((config.simulator, "simulator") if role == "user" else (config.assistant, "assistant")))
-    return Side(folder, load_renderer(folder, role))
-
-
-@asynccontextmanager
-async def _speakers(
-    config: GenerateConfig, sides: Mapping[Role, Side], logs: Path
-) -> AsyncIterator[dict[Role, Speaker]]:
-    """The given sides with their engines up; one engine when both name the same folder."""
-    async with AsyncExitStack() as stack:
-        engines = await _start_engines(config, sorted({side.folder for side in sides.values()}), logs)
-        for engine in engines.values():
-            stack.push_async_callback(engine.close)
-        yield {role: _speaker(config, role, side, engines[side.folder]) for role, side in sides.items()}
-
-
-def _speaker(config: GenerateConfig, role: Role, side: Side, engine: Backend) -> Speaker:
-    if role == "user":
-        sampler = TurnSampler(engine, side.renderer, role, config.user_sampling, config.end_bias)
-        return UserSpeaker(sampler, config.guardrails)
-    return AssistantSpeaker(TurnSampler(engine, side.renderer, role, config.assistant_sampling))
-
-
-async def _start_engines(config: GenerateConfig, folders: Sequence[Path], logs: Path) -> dict[Path, Backend]:
-    """Start the engines, cores dealt out evenly; if one fails, the others are stopped.
-
-    On a CPU all start at once. On a GPU each measures free memory while it starts, so they go one after the other.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    specs = [
-        EngineSpec(
-            folder,
-            logs / f"engine-{number}.log",
-            _share(cores, number, len(folders)),
-            1 / len(folders),
-            config.max_in_flight,
-            config.kv_cache_gib,
-        )
-        for number, folder in enumerate(folders)
-    ]
-    turns = asyncio.Semaphore(len(specs) if on_cpu() else 1)
-
-    async def start(spec: EngineSpec) -> VllmBackend:
-        async with turns:
-            return await VllmBackend.start(spec)
-
-    started = await asyncio.gather(*map(start, specs), return_exceptions=True)
-    errors = [outcome for outcome in started if isinstance(outcome, BaseException)]
-    engines = [outcome for outcome in started if isinstance(outcome, VllmBackend)]
-    if errors:
-        await asyncio.gather(*(engine.close() for engine in engines))
-        raise errors[0]
-    return dict(zip(folders, engines, strict=True))
+async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None]) -> Forecast:
+    """Play the first conversations of the plan in a folder that is thrown away, as many at once as the run would."""
+    config = settled(config, resume=False, append=False)
+    sides = [side_of(config, "user"), side_of(config, "assistant")]
+    prices = {
+        role: (settings.input_price, settings.output_price)
+        for role, settings in (("user", config.simulator_endpoint), ("assistant", config.assistant_endpoint))
+    }
+    asked = time.monotonic()
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "pilot"
+        store = RunStore.create(folder, {}, plans_of(config))
+        planned = (folder / DATABASE).stat().st_size
+        with closing(store), interruptible() as interrupt:
+            async with cast_of(config, sides, folder, on_event) as cast, store:
+                began = time.monotonic()
+                await play(config, store, cast, on_event, interrupt, also=[partial(_stop_after, PILOT)])
+                ended = time.monotonic()
+            totals = store.totals()
+        grown = (folder / DATABASE).stat().st_size - planned
+    return forecast(
+        config.conversations or 0,
+        totals,
+        start_seconds=began - asked,
+        seconds=ended - began,
+        plan_bytes=planned,
+        turn_bytes=grown,
+        prices=prices,
+    )
 
 
-def _share(cores: list[int], number: int, of: int) -> tuple[int, ...]:
-    return tuple(cores[number::of]) or (cores[number % len(cores)],)
+def _stop_after(conversations: int, stop: Callable[[str], None]) -> Callable[[Event], None]:
+    left = [conversations]
+
+    def watch(event: Event) -> None:
+        if isinstance(event, ConversationEnded):
+            left[0] -= 1
+            if left[0] == 0:
+                stop("measured")
+
+    return watch

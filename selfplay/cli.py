@@ -31,8 +31,11 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupt
 @cli.command()
 def generate(
     recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe.")] = "nano/generate",
-    simulator: Annotated[Optional[str], typer.Option(help="Folder of the user simulator.")] = None,
-    assistant: Annotated[Optional[str], typer.Option(help="Folder of the assistant.")] = None,
+    simulator: Annotated[Optional[str], typer.Option(help="Folder of the user simulator, or a server's URL.")] = None,
+    simulator_model: Annotated[Optional[str], typer.Option(help="Its name on the server.")] = None,
+    simulator_tokenizer: Annotated[Optional[str], typer.Option(help="Folder of its tokenizer and template.")] = None,
+    assistant: Annotated[Optional[str], typer.Option(help="Folder of the assistant, or a server's URL.")] = None,
+    assistant_model: Annotated[Optional[str], typer.Option(help="Its name on the server.")] = None,
     conversations: Annotated[Optional[int], typer.Option("-n", help="Number of conversations.")] = None,
     out: Out = None,
     seed: Annotated[Optional[int], typer.Option(help="Same seed, same conversations (float32 engines).")] = None,
@@ -40,20 +43,46 @@ def generate(
     per_opening: Annotated[Optional[int], typer.Option(help="Conversations from each opening.")] = None,
     system: Annotated[Optional[str], typer.Option(help="The assistant's system prompt.")] = None,
     max_rounds: Annotated[Optional[int], typer.Option(help="Longest conversation in rounds.")] = None,
-    max_in_flight: Annotated[Optional[int], typer.Option(help="Conversations going on at once.")] = None,
+    max_in_flight: Annotated[
+        Optional[int], typer.Option(help="Most conversations at once; default: what fits.")
+    ] = None,
+    max_tokens_total: Annotated[Optional[int], typer.Option(help="Stop after this many sampled tokens.")] = None,
+    max_hours: Annotated[Optional[float], typer.Option(help="Stop after this time.")] = None,
+    settings: Annotated[Optional[list[str]], typer.Option("--set", help="Any setting: key.key=value.")] = None,
+    metrics_port: Annotated[Optional[int], typer.Option(help="Offer figures to Prometheus on this port.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show which engine runs where.")] = False,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only measure what the run would take.")] = False,
+    append: Annotated[bool, typer.Option("--append", help="Grow the run in --out by -n conversations.")] = False,
     resume: Resume = False,
 ) -> None:
     """Let the simulator and the assistant talk, and store what they say."""
     from selfplay import app, config, console
 
     given = dict(locals())
-    names = [name for name in config.GenerateConfig.model_fields if name in given]
-    overrides = {name: str(given[name]) if isinstance(given[name], Path) else given[name] for name in names}
-    settings = app.with_folder(config.load_recipe(recipe, config.GenerateConfig, overrides), resume)
+    fields = config.GenerateConfig.model_fields
+    overrides = {
+        name: str(value) if isinstance(value, Path) else value for name, value in given.items() if name in fields
+    }
+    overrides["simulator_endpoint.model"] = simulator_model
+    overrides["simulator_endpoint.tokenizer"] = simulator_tokenizer
+    overrides["assistant_endpoint.model"] = assistant_model
+    loaded = config.load_recipe(recipe, config.GenerateConfig, overrides | config.assignments(settings or []))
+    if plan:
+        console.print_placement(app.placement(loaded))
+        return
+    if estimate:
+        with console.RunProgress() as progress:
+            forecast = app.estimate(loaded, progress)
+        console.print_forecast(forecast)
+        return
+    loaded = app.with_folder(loaded, resume or append)
     with console.RunProgress() as progress:
-        progress.say(f"run folder {settings.out}; if interrupted, add --out {settings.out} --resume")
-        run = app.generate(settings, resume=resume, on_event=progress)
+        progress.say(f"run folder {loaded.out}; if interrupted, go on with --out {loaded.out} --resume")
+        run = app.generate(loaded, resume=resume, append=append, on_event=progress, metrics_port=metrics_port)
     console.print_summary(app.summary(run.folder), str(run.folder))
+    if run.stopped is not None:
+        console.say(f"stopped: {run.stopped}. Go on with the same command and --out {run.folder} --resume")
+        raise typer.Exit(130 if run.stopped == app.INTERRUPTED else 0)
 
 
 @cli.command()

@@ -5,20 +5,31 @@ Unknown keys are refused, and all problems of a file are reported together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfplay.errors import ConfigError
 from selfplay.serve.backend import Sampling
+from selfplay.serve.endpoint import EndpointSettings
+from selfplay.serve.placement import Placement
 from selfplay.train.config import TrainConfig
 from simulator.guardrails import Guardrails
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+class SimulatorEndpoint(EndpointSettings):
+    """A server of UserGPT: prompts are rendered here, so its tokenizer and chat template are needed."""
+
+    tokenizer: str | None = None
+    """Folder with the simulator's tokenizer and chat template (nano: the embedded one's)."""
+    protocol: Literal["token_ids", "text"] = "token_ids"
+    """token_ids: vLLM and what follows it, exact histories. text: any server with /v1/completions."""
 
 
 class GenerateConfig(BaseModel):
@@ -29,9 +40,17 @@ class GenerateConfig(BaseModel):
     description: str = ""
     """One line for `selfplay recipes`."""
     simulator: str = "nano"
-    """Folder of the user simulator; nano: the embedded one."""
+    """Folder of the user simulator, or the URL of a server of it; nano: the embedded one."""
     assistant: str = "nano"
-    """Folder of the assistant; nano: the embedded one."""
+    """Folder of the assistant, or the URL of a chat server; nano: the embedded one."""
+    simulator_endpoint: SimulatorEndpoint = SimulatorEndpoint()
+    """How the simulator's server is used."""
+    assistant_endpoint: EndpointSettings = EndpointSettings()
+    """How the assistant's server is used."""
+    simulator_engine: Placement = Placement()
+    """Where the simulator's engines run."""
+    assistant_engine: Placement = Placement()
+    """Where the assistant's engines run; both sides' when they name the same folder."""
     conversations: int | None = Field(None, ge=1)
     """How many; default 32, or openings × per_opening."""
     seed: int = 0
@@ -46,8 +65,12 @@ class GenerateConfig(BaseModel):
     """The assistant's system prompt."""
     max_rounds: int = Field(20, ge=1)
     """A round is a user turn and its answer."""
-    max_in_flight: int = Field(64, ge=1)
-    """Conversations going on at once."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Most conversations at once; left out, as many as the engines' KV caches hold."""
+    max_tokens_total: int | None = Field(None, ge=1)
+    """The run stops, resumable, once this many tokens are sampled."""
+    max_hours: float | None = Field(None, gt=0)
+    """The run stops, resumable, after this time."""
     kv_cache_gib: int = Field(1, ge=1)
     """KV cache of each engine in GiB (CPU only)."""
     user_sampling: Sampling = Sampling()
@@ -71,6 +94,24 @@ def load_recipe(name: str, kind: type[Config], overrides: Mapping[str, Any] | No
         if value is not None:
             _set(values, key, value)
     return validated(kind, values, name)
+
+
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """`key.key=value` texts as overrides; values are read as YAML.
+
+    Raises:
+        ConfigError: a text that assigns nothing, or a value that is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {text}: expected key=value, like assistant_engine.replicas=2")
+        try:
+            found[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: the value is not YAML ({error})") from error
+    return found
 
 
 def validated(kind: type[Config], values: Mapping[str, Any], source: str) -> Config:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from selfplay.chat.conversation import Conversation, Role, Turn
-from selfplay.chat.events import Admitted, ConversationEnded, Event, Planned, Sampled
-from selfplay.chat.speakers import USER_ENDED, Usage, Utterance
+from selfplay.chat.events import EngineRestarted, Event, Planned, Snapshot, Stopping
+from selfplay.chat.speakers import USER_ENDED, Utterance
+from selfplay.serve.vllm_backend import EngineSpec
+from selfplay.store.forecast import Forecast
 from selfplay.store.records import Entry
 from selfplay.store.summary import RunSummary
 
@@ -31,8 +33,8 @@ err = Console(stderr=True, highlight=False)
 _ROLE_STYLE = {"system": "yellow", "user": "cyan", "assistant": "green"}
 
 
-class _TwoLines(Progress):
-    """A progress bar with the rates on a line below it, so that both fit 80 columns."""
+class _WithRates(Progress):
+    """A progress bar with the rates on lines below it, so that all fit 80 columns."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """The bar, then the rates."""
@@ -45,12 +47,8 @@ class RunProgress:
 
     def __init__(self) -> None:
         columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = _TwoLines(*columns, console=err)
+        self._progress = _WithRates(*columns, console=err)
         self._task = self._progress.add_task("starting engines", total=None, rates="")
-        self._turns = 0
-        self._usage = Usage()
-        self._in_flight = 0
-        self._started: float | None = None
 
     def __enter__(self) -> RunProgress:
         self._progress.start()
@@ -70,24 +68,28 @@ class RunProgress:
         match event:
             case Planned(conversations, finished):
                 self._progress.update(self._task, total=conversations, completed=finished)
-                return
-            case Admitted(in_flight):
-                self._in_flight = in_flight
-            case Sampled(usage, turn_taken):
-                self._turns += turn_taken
-                self._usage += usage
-            case ConversationEnded(_, _, in_flight):
-                self._in_flight = in_flight
-                self._progress.advance(self._task)
-        self._progress.update(self._task, description="conversations", rates=self._rates())
+            case Snapshot():
+                self._progress.update(
+                    self._task, description="conversations", completed=event.finished, rates=_rates(event)
+                )
+            case EngineRestarted(name, deaths, cause):
+                self.say(f"engine {name} died ({cause.splitlines()[0]}) and is up again, death {deaths}")
+            case Stopping(why):
+                self.say(f"stopping, {why}: turns in flight are finished (Ctrl-C again stops at once)")
 
-    def _rates(self) -> str:
-        self._started = self._started or time.monotonic()
-        seconds = max(time.monotonic() - self._started, 1e-6)
-        return (
-            f"{self._turns / seconds:6.1f} turns/s  {self._usage.sampled_tokens / seconds:6.0f} tok/s  "
-            f"cache hit {self._usage.cache_hit:4.0%}  in flight {self._in_flight:3d}"
-        )
+
+def _rates(now: Snapshot) -> str:
+    rates = (
+        f"{now.turns_per_s:6.1f} turns/s  {now.tokens_per_s:6.0f} tok/s  cache hit {now.cache_hit:4.0%}  "
+        f"in flight {now.in_flight:3d}"
+    )
+    details = [f"sampling {now.asked['user']} user + {now.asked['assistant']} assistant"]
+    if now.kv_free:
+        details.append(f"KV free {' '.join(f'{share:.0%}' for share in now.kv_free.values())}")
+    for name, counts in (("resampled", now.resampled), ("faults", now.faults)):
+        if counts:
+            details.append(f"{name} {sum(counts.values())}")
+    return f"{rates}\n  {' · '.join(details)}"
 
 
 class TerminalPerson:
@@ -160,6 +162,53 @@ def print_turn(turn: Turn) -> None:
     title = turn.role if turn.origin == "sampled" else f"{turn.role} ({turn.origin})"
     style = _ROLE_STYLE[turn.role]
     out.print(Panel(Text(turn.content), title=title, title_align="left", border_style=style, expand=False))
+
+
+def print_forecast(forecast: Forecast) -> None:
+    """What a run would take."""
+    title = f"{forecast.conversations:,} conversations, foreseen from {forecast.measured}"
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    table.add_row("turns", f"{forecast.turns:,.0f}", f"± {forecast.spread:.0%}, as all figures below")
+    for role, tokens in forecast.sampled_tokens.items():
+        table.add_row(f"{role} tokens sampled", f"{tokens:,.0f}", f"{forecast.prompt_tokens[role]:,.0f} of prompts")
+    start = f"and {forecast.start_seconds:.0f} s until the engines are up"
+    table.add_row("time", str(timedelta(seconds=round(forecast.seconds))), start)
+    table.add_row("disk", f"{forecast.disk_bytes / 2**20:,.1f} MiB", "run folder")
+    if forecast.cost:
+        table.add_row("cost", f"{forecast.cost:,.2f}", "at the prices given")
+    out.print(table)
+
+
+def print_placement(specs: Sequence[EngineSpec]) -> None:
+    """Which engine runs where."""
+    rows = [
+        (
+            spec.name,
+            f"GPU {', '.join(map(str, spec.devices))}" if spec.devices else f"CPU cores {_ranges(spec.cores)}",
+            f"{spec.memory_share:.0%} of GPU memory" if spec.devices else f"{spec.kv_gib} GiB KV cache",
+            str(spec.max_num_seqs),
+            str(spec.model),
+        )
+        for spec in specs
+    ]
+    table = Table("engine", "where", "memory", "most requests", Column("model", overflow="fold"))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    out.print(table if rows else "no engines to start: both sides are servers")
+
+
+def _ranges(cores: Sequence[int]) -> str:
+    """0-3, 8: consecutive numbers as ranges."""
+    parts: list[list[int]] = []
+    for core in cores:
+        if parts and core == parts[-1][-1] + 1:
+            parts[-1].append(core)
+        else:
+            parts.append([core])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
 def say(line: str) -> None:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from selfplay.chat.conversation import Turn
-from selfplay.chat.models import content_hash, locate_model
+from selfplay.chat.models import content_hash
 from selfplay.config import GenerateConfig
 from selfplay.errors import ConfigError, StoreError
 from selfplay.seeds import derive_seed
-from selfplay.settings import differences
+from selfplay.settings import differences, flat
+from selfplay.sides import side_of
 from selfplay.store.records import Plan
 from selfplay.store.store import DATABASE, RunReader
 from simulator.opening import read_openings
 
 DEFAULT_CONVERSATIONS = 32
-_NOT_COMPARED = ("out", "description", "max_in_flight", "kv_cache_gib")
-"""Settings that may differ on resuming: they do not change what is said."""
+_OPERATION = {"out", "description", "max_in_flight", "kv_cache_gib", "max_tokens_total", "max_hours"}
+_OPERATION_GROUPS = ("simulator_engine", "assistant_engine", "simulator_endpoint", "assistant_endpoint")
+_IDENTITY = ("model", "tokenizer", "protocol", "max_context")
+"""Of the groups, what changes what is said. Everything else may differ on resuming."""
 
 
-def plans_of(config: GenerateConfig) -> list[Plan]:
-    """Every conversation of the run, named, seeded and opened.
+def plans_of(config: GenerateConfig, start: int = 0) -> Iterator[Plan]:
+    """Every conversation of the run from number `start` on, named, seeded and opened. Checked at once, made as read.
 
     Raises:
         DataError: the openings cannot be read.
         ConfigError: more conversations than openings, or two system prompts.
     """
     openings = read_openings(Path(config.openings)) if config.openings else None
+    count = _count(config, openings)
+    if config.system is not None and any(turns[0].role == "system" for turns in openings or ()):
+        raise ConfigError(f"{config.openings}: has system turns, and --system is given too; use one of them")
+    system = () if config.system is None else (Turn("system", config.system, "fixed"),)
+    return (_plan(config, openings, system, number) for number in range(start, count))
+
+
+def count_of(config: GenerateConfig) -> int:
+    """How many conversations the run has.
+
+    Raises:
+        DataError, ConfigError: see `plans_of`.
+    """
+    return _count(config, read_openings(Path(config.openings)) if config.openings else None)
+
+
+def _count(config: GenerateConfig, openings: list[tuple[Turn, ...]] | None) -> int:
     available = len(openings) * config.per_opening if openings else None
     count = config.conversations or available or DEFAULT_CONVERSATIONS
     if available is not None and count > available:
@@ -38,65 +60,90 @@ def plans_of(config: GenerateConfig) -> list[Plan]:
             f"{count} conversations asked for, but {config.openings} × per_opening {config.per_opening} gives "
             f"{available}; raise per_opening or lower conversations"
         )
-    system = () if config.system is None else (Turn("system", config.system, "fixed"),)
-    names = [f"c{number:06d}" for number in range(count)]
-    return [
-        Plan(number, name, derive_seed(config.seed, name), _opening(config, openings, system, number))
-        for number, name in enumerate(names)
-    ]
+    return count
 
 
-def _opening(
+def _plan(
     config: GenerateConfig, openings: list[tuple[Turn, ...]] | None, system: tuple[Turn, ...], number: int
-) -> tuple[Turn, ...]:
+) -> Plan:
+    name = f"c{number:06d}"
     given = openings[number // config.per_opening] if openings else ()
-    if system and given and given[0].role == "system":
-        raise ConfigError(f"{config.openings}: has system turns, and --system is given too; use one of them")
-    return (*system, *given)
+    return Plan(number, name, derive_seed(config.seed, name), (*system, *given))
+
+
+def settled(config: GenerateConfig, *, resume: bool, append: bool) -> GenerateConfig:
+    """The config with its number of conversations: asked for, or what the run in the folder has, or grown by it.
+
+    Raises:
+        ConfigError: nothing says by how many conversations to grow.
+        StoreError: no run to resume or append to.
+    """
+    if not (resume or append):
+        return config.model_copy(update={"conversations": count_of(config)})
+    folder = Path(str(config.out))
+    if not (folder / DATABASE).exists():
+        raise StoreError(f"{folder}: no run to go on with; start it without --resume or --append")
+    if append and config.conversations is None:
+        raise ConfigError("--append needs -n, the number of conversations to add")
+    reader = RunReader(folder)
+    planned, _ = reader.counts()
+    reader.close()
+    asked = config.conversations or 0
+    return config.model_copy(update={"conversations": planned + asked if append else asked or planned})
 
 
 def facts_of(config: GenerateConfig) -> dict[str, Any]:
-    """Settings, models (path and content hash) and the text of the openings: what makes a run this run."""
-    models = {
-        kind: {"path": str(folder), "content_hash": content_hash(folder)}
-        for kind, folder in (
-            ("simulator", locate_model(config.simulator, "simulator")),
-            ("assistant", locate_model(config.assistant, "assistant")),
-        )
-    }
+    """Settings, models (path and content hash, or URL) and the text of the openings: what makes a run this run."""
+    models = {}
+    for kind, side in (("simulator", side_of(config, "user")), ("assistant", side_of(config, "assistant"))):
+        if side.folder is not None:
+            models[kind] = {"path": str(side.folder), "content_hash": content_hash(side.folder)}
+        else:
+            models[kind] = {"path": str(side.url), "content_hash": ""}
     facts = {"config": config.model_dump(mode="json"), "models": models, "version": version("selfplay")}
     if config.openings:
         facts["openings"] = blake2b(Path(config.openings).read_bytes(), digest_size=16).hexdigest()
     return facts
 
 
-def check_folder(folder: Path, facts: dict[str, Any], resume: bool) -> None:
+def check_folder(folder: Path, facts: dict[str, Any], *, resume: bool, append: bool = False) -> None:
     """Refuse to mix two runs in one folder.
 
     Raises:
-        StoreError: another run is there (the keys that differ are listed), or none where one is to be resumed.
+        StoreError: another run is there (the keys that differ are listed).
     """
     if not (folder / DATABASE).exists():
-        if resume:
-            raise StoreError(f"{folder}: no run to resume; start it without --resume")
         return
     reader = RunReader(folder)
     changed = changed_keys(reader.facts(), facts)
     reader.close()
+    if append:
+        changed = [change for change in changed if not change.startswith("conversations:")]
     if changed:
         raise StoreError(
             f"{folder}: holds a run made with other settings: {'; '.join(changed)}. "
-            "Use the same settings with --resume, or choose another --out"
+            "Use the same settings, or choose another --out"
         )
-    if not resume:
-        raise StoreError(f"{folder}: already holds this run; finish it with --resume or choose another --out")
+    if not (resume or append):
+        raise StoreError(f"{folder}: already holds this run; finish it with --resume, grow it with --append -n")
 
 
 def changed_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """The settings, models and openings that differ, as `key: stored → asked`."""
-    return differences(_compared(stored), _compared(asked), _NOT_COMPARED)
+    return differences(_compared(stored), _compared(asked))
 
 
 def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run this run. Settings that an older version did not have count at their defaults."""
+    try:
+        config = GenerateConfig.model_validate(facts["config"]).model_dump(mode="json")
+    except ValidationError:
+        config = facts["config"]
     weights = {f"{kind} weights": model["content_hash"][:12] for kind, model in facts["models"].items()}
-    return {**facts["config"], **weights, "text of openings": facts.get("openings")}
+    settings = {key: value for key, value in flat(config).items() if not _is_operation(key)}
+    return {**settings, **weights, "text of openings": facts.get("openings")}
+
+
+def _is_operation(key: str) -> bool:
+    group, _, name = key.partition(".")
+    return key in _OPERATION or (group in _OPERATION_GROUPS and name not in _IDENTITY)

@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 def derive_seed(*parts: str | int) -> int:
     """A 63-bit seed from an ordered list of names and numbers; stable across machines and Python versions."""
-    text = "\x1f".join(str(part) for part in parts)
+    text = "\x1f".join(map(str, parts))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import CONTEXT_FULL, USER_ENDED, Usage, Utterance, failed, guardrail
 from selfplay.errors import RequestError
-from selfplay.serve.turns import TurnSampler
+from selfplay.serve.turns import Sampler
 from simulator.guardrails import Guardrails, broken_rule
 
 
 class UserSpeaker:
     """Samples user turns under guardrails. The assistant's system prompt is hidden from it, as it is from people."""
 
-    def __init__(self, sampler: TurnSampler, guardrails: Guardrails) -> None:
+    def __init__(self, sampler: Sampler, guardrails: Guardrails) -> None:
         self._sampler = sampler
         self._guardrails = guardrails
 
@@ -38,7 +38,7 @@ class UserSpeaker:
             if broken is None:
                 if ends:
                     return Utterance(None, USER_ENDED, usage, rejected)
-                return Utterance(sampled.turn, None, usage, rejected, sampled.cut)
+                return Utterance(sampled.turn, None, usage, rejected, sampled.cut, sampled.context)
             rejected[broken] += 1
         assert broken is not None, "the loop runs at least once"
         return Utterance(None, guardrail(broken), usage, rejected)

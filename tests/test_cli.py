@@ -2,17 +2,19 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from typer.testing import CliRunner
 
 from selfplay import console
 from selfplay.chat.conversation import Turn
-from selfplay.chat.events import Admitted, ConversationEnded, Planned, Sampled
+from selfplay.chat.events import Admitted, Asked, ConversationEnded, EngineRestarted, Planned, Sampled
 from selfplay.chat.models import content_hash, load_renderer, locate_model
 from selfplay.chat.speakers import Usage
 from selfplay.cli import cli
 from selfplay.errors import ModelError
+from selfplay.metrics import RunMetrics
 from selfplay.store.records import Entry, Plan
 from selfplay.store.store import RunStore
 
@@ -70,7 +72,7 @@ def test_recipes_lists_and_prints():
         (["generate", "--simulator", "/no/such", "--out", "{tmp}/x"], "no such folder"),
         (["generate", "no/recipe"], "see `selfplay recipes`"),
         (["generate", "--openings", "{tmp}/none.txt", "--out", "{tmp}/x"], "cannot be read"),
-        (["generate", "--resume", "--out", "{tmp}/x"], "no run to resume"),
+        (["generate", "--resume", "--out", "{tmp}/x"], "no run to go on with"),
         (["show", "{tmp}"], "holds no run"),
         (["train", "assistant", "nano/simulator"], "trains role 'user'"),
         (["train", "simulator", "nano/simulator", "--data", "{tmp}/none.jsonl"], "no file and no dataset"),
@@ -129,17 +131,28 @@ def test_the_embedded_models_are_small_safetensors_with_a_card():
         assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-def test_progress_counts_turns_and_conversations(capsys):
+def test_progress_shows_the_figures_of_the_run(capsys):
+    metrics = RunMetrics(lambda: {"simulator-0": 0.5}, lambda: {"http_429": 2})
+    for event in (
+        Planned(3, 1),
+        Admitted(1),
+        Asked("user"),
+        Sampled("user", Usage(10, 5, 20), True, Counter(empty=1)),
+        Asked("user"),
+        Sampled("user", Usage(10, 10, 1), False, Counter()),
+        Asked("assistant"),
+        ConversationEnded("user_ended", 1, 0),
+    ):
+        metrics(event)
+    now = metrics.snapshot()
+    assert (now.planned, now.finished, now.turns, now.tokens, now.cache_hit) == (3, 2, 1, 21, 0.75)
+    assert (now.asked, now.reasons, now.resampled) == ({"user": 0, "assistant": 1}, {"user_ended": 1}, {"empty": 1})
     with console.RunProgress() as progress:
-        for event in (
-            Planned(3, 1),
-            Admitted(1),
-            Sampled(Usage(10, 5, 20), True),
-            Sampled(Usage(10, 10, 1), False),
-            ConversationEnded("user_ended", 1, 0),
-        ):
-            progress(event)
-        assert progress._turns == 1
-        assert progress._usage == Usage(20, 15, 21)
-        assert "cache hit  75%" in progress._rates()
-        assert progress._progress.tasks[0].completed == 2
+        progress(Planned(3, 1))
+        progress(now)
+        progress(EngineRestarted("assistant-0", 1, "the engine process ended; its log"))
+    shown = capsys.readouterr().err
+    assert "cache hit  75%" in shown
+    assert "sampling 0 user + 1 assistant · KV free 50% · resampled 1 · faults 2" in shown
+    assert "engine assistant-0 died" in shown
+    assert "2/3" in shown

@@ -97,7 +97,7 @@ def test_each_opening_is_held_per_opening_times(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("one\ntwo\n")
     config = GenerateConfig(openings=str(file), per_opening=3, system="be brief")
-    plans = plans_of(config)
+    plans = list(plans_of(config))
     assert [plan.opening[-1].content for plan in plans] == ["one"] * 3 + ["two"] * 3
     assert plans[0].opening[0].content == "be brief"
     assert len({plan.seed for plan in plans}) == 6
@@ -108,19 +108,18 @@ def test_each_opening_is_held_per_opening_times(tmp_path):
 def test_a_run_folder_comes_from_the_recipe_or_the_time_of_day():
     assert with_folder(GenerateConfig(out="runs/x")).out == "runs/x"
     assert with_folder(GenerateConfig()).out.startswith("runs/20")
-    with pytest.raises(ConfigError, match="--resume needs --out"):
-        with_folder(GenerateConfig(), resume=True)
+    with pytest.raises(ConfigError, match="--append need --out"):
+        with_folder(GenerateConfig(), existing=True)
 
 
 def test_a_longer_run_starts_with_the_same_plans():
-    assert plans_of(GenerateConfig(conversations=40))[:32] == plans_of(GenerateConfig())
+    assert list(plans_of(GenerateConfig(conversations=40)))[:32] == list(plans_of(GenerateConfig()))
 
 
 def test_a_folder_with_another_run_is_refused_with_the_keys_that_differ(tmp_path):
     config = GenerateConfig(conversations=2, seed=1, out=str(tmp_path))
     facts = facts_of(config)
-    with pytest.raises(StoreError, match="no run to resume"):
-        check_folder(tmp_path, facts, resume=True)
+    check_folder(tmp_path, facts, resume=False)
     RunStore.create(tmp_path, facts, plans_of(config)).close()
     other = facts_of(config.model_copy(update={"seed": 2, "max_in_flight": 3}))
     assert changed_keys(facts, other) == ["seed: 1 → 2"]

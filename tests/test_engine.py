@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from selfplay import app
+from selfplay import sides
 from selfplay.chat.conversation import Turn
+from selfplay.chat.events import Sampled
 from selfplay.chat.models import load_renderer, locate_model
 from selfplay.config import GenerateConfig, load_recipe
 from selfplay.engine.runner import Runner
-from selfplay.engine.scheduler import CapScheduler
+from selfplay.engine.scheduler import Scheduler
 from selfplay.errors import BackendError, ModelError, RequestError
 from selfplay.runs import plans_of
 from selfplay.serve.backend import GenerationRequest, Sampling
@@ -27,8 +28,9 @@ pytestmark = pytest.mark.engine
 CONFIG = load_recipe("nano/generate", GenerateConfig, {"conversations": 24, "seed": 3})
 
 
-def sides(config):
-    return {role: app._side(config, role) for role in ("user", "assistant")}
+def cast_of(config, logs):
+    both = [sides.side_of(config, role) for role in ("user", "assistant")]
+    return sides.cast_of(config, both, logs, lambda event: None)
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +42,26 @@ def loop():
 
 
 @pytest.fixture(scope="module")
-def speakers(loop, tmp_path_factory):
-    context = app._speakers(CONFIG, sides(CONFIG), tmp_path_factory.mktemp("logs"))
+def cast(loop, tmp_path_factory):
+    context = cast_of(CONFIG, tmp_path_factory.mktemp("logs"))
     yield loop.run_until_complete(context.__aenter__())
     loop.run_until_complete(context.__aexit__(None, None, None))
 
 
-def hold(loop, speakers, folder, cap, reverse=False):
+@pytest.fixture
+def speakers(cast):
+    return {role: next(iter(by_lane.values())) for role, by_lane in cast.speakers.items()}
+
+
+def hold(loop, cast, folder, cap, reverse=False):
     """Play CONFIG's plan and return id → (turns, reason)."""
 
     async def play():
         store = RunStore.create(folder, {}, plans_of(CONFIG))
         async with store:
-            owed = store.unfinished()
-            runner = Runner(speakers, store, CapScheduler(cap), CONFIG.max_rounds, lambda event: None)
+            owed = list(store.unfinished())
+            scheduler = Scheduler(cast.lanes, cast.places, cap)
+            runner = Runner(cast.speakers, store, scheduler, CONFIG.max_rounds, lambda event: None)
             await runner.run(owed[::-1] if reverse else owed)
         store.close()
 
@@ -69,23 +77,23 @@ def finished(folder):
 
 
 @pytest.fixture(scope="module")
-def expected(loop, speakers, tmp_path_factory):
-    return hold(loop, speakers, tmp_path_factory.mktemp("runs") / "expected", cap=24)
+def expected(loop, cast, tmp_path_factory):
+    return hold(loop, cast, tmp_path_factory.mktemp("runs") / "expected", cap=24)
 
 
-def test_real_conversations_end_for_a_reason_and_hit_the_prefix_cache(expected, loop, speakers, tmp_path):
+def test_real_conversations_end_for_a_reason_and_hit_the_prefix_cache(expected, loop, cast, tmp_path):
     assert len(expected) == 24
     ended_by_user = sum(ended == "user_ended" for _, ended in expected.values())
     assert ended_by_user >= 16
-    hold(loop, speakers, tmp_path / "again", cap=24)
+    hold(loop, cast, tmp_path / "again", cap=24)
     run = RunReader(tmp_path / "again")
     assert run.totals().usage.cache_hit > 0.5
     run.close()
 
 
 @pytest.mark.parametrize(("cap", "reverse"), [(2, False), (9, True)])
-def test_the_same_seed_gives_the_same_conversations_in_any_order(expected, loop, speakers, tmp_path, cap, reverse):
-    assert hold(loop, speakers, tmp_path / "run", cap, reverse) == expected
+def test_the_same_seed_gives_the_same_conversations_in_any_order(expected, loop, cast, tmp_path, cap, reverse):
+    assert hold(loop, cast, tmp_path / "run", cap, reverse) == expected
 
 
 def test_special_tokens_in_an_opening_reach_the_engine_as_text(loop, speakers):
@@ -110,7 +118,7 @@ def test_every_stored_turn_extends_the_ids_of_the_turn_before(expected):
 
 def test_a_refused_request_fails_alone_and_a_killed_engine_fails_all(loop, tmp_path):
     async def scenario():
-        spec = EngineSpec(locate_model("nano", "assistant"), tmp_path / "log", (0,), max_num_seqs=4)
+        spec = EngineSpec("one", locate_model("nano", "assistant"), tmp_path / "log", (0,), max_num_seqs=4)
         engine = await VllmBackend.start(spec)
         good = GenerationRequest([3, 300, 1], Sampling(max_tokens=4), 1, (1,))
         with pytest.raises(RequestError):
@@ -124,15 +132,39 @@ def test_a_refused_request_fails_alone_and_a_killed_engine_fails_all(loop, tmp_p
     loop.run_until_complete(scenario())
 
 
+def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(expected, loop, tmp_path):
+    events = []
+
+    async def scenario():
+        both = [sides.side_of(CONFIG, role) for role in ("user", "assistant")]
+        async with sides.cast_of(CONFIG, both, tmp_path, events.append) as cast:
+            said = []
+
+            def on_event(event):
+                said.append(isinstance(event, Sampled))
+                if sum(said) == 60:
+                    cast.engines["assistant-0"]._engine._process.send_signal(signal.SIGKILL)
+
+            store = RunStore.create(tmp_path / "run", {}, plans_of(CONFIG))
+            async with store:
+                runner = Runner(cast.speakers, store, Scheduler(cast.lanes, cast.places, 24), 20, on_event)
+                assert await runner.run(store.unfinished())
+            store.close()
+
+    loop.run_until_complete(scenario())
+    assert [(event.name, event.deaths) for event in events] == [("assistant-0", 1)]
+    assert finished(tmp_path / "run") == expected
+
+
 def test_one_engine_serves_both_sides_that_name_one_folder(loop, tmp_path):
     base = str(locate_model("nano", "base"))
     config = CONFIG.model_copy(update={"simulator": base, "assistant": base, "conversations": 2})
 
     async def scenario():
-        async with app._speakers(config, sides(config), tmp_path) as speakers:
-            engines = {id(speaker._sampler._backend) for speaker in speakers.values()}
-            first = await speakers["user"].speak([], seed=1)
-            return len(engines), first.turn or first.ended
+        async with cast_of(config, tmp_path) as cast:
+            assert cast.places == {"user": [0], "assistant": [0]}
+            first = await cast.speakers["user"][0].speak([], seed=1)
+            return len(cast.engines), first.turn or first.ended
 
     engines, said = loop.run_until_complete(scenario())
     assert engines == 1
@@ -142,10 +174,10 @@ def test_one_engine_serves_both_sides_that_name_one_folder(loop, tmp_path):
 
 def test_an_engine_that_cannot_start_says_why(loop, tmp_path):
     with pytest.raises(ModelError, match=r"config\.json is missing"):
-        loop.run_until_complete(VllmBackend.start(EngineSpec(tmp_path, tmp_path / "log", (0,))))
+        loop.run_until_complete(VllmBackend.start(EngineSpec("one", tmp_path, tmp_path / "log", (0,))))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BackendError, match="its log"):
-        loop.run_until_complete(VllmBackend.start(EngineSpec(tmp_path, tmp_path / "log", (0,))))
+        loop.run_until_complete(VllmBackend.start(EngineSpec("one", tmp_path, tmp_path / "log", (0,))))
 
 
 def test_kill_minus_nine_and_the_same_command_finishes_the_run(tmp_path, expected):

@@ -9,7 +9,7 @@ from assistant.speaker import AssistantSpeaker
 from selfplay.chat.conversation import Turn
 from selfplay.chat.events import Admitted, ConversationEnded, Sampled
 from selfplay.engine.runner import Runner
-from selfplay.engine.scheduler import CapScheduler
+from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.errors import BackendError, StoreError
 from selfplay.seeds import derive_seed
 from selfplay.serve.backend import Completion, Sampling
@@ -23,6 +23,18 @@ from simulator.speaker import UserSpeaker
 WORDS = ["hello there", "a table for two", "book it", "what is the price", "tomorrow at noon"]
 
 
+class Recorded(ScriptedBackend):
+    """Remembers what it was asked."""
+
+    def __init__(self, script, **options):
+        super().__init__(script, **options)
+        self.requests = []
+
+    async def generate(self, request):
+        self.requests.append(request)
+        return await super().generate(request)
+
+
 class Setup:
     """Two scripted sides and a store; `play` runs until everything has its reason."""
 
@@ -33,17 +45,18 @@ class Setup:
         self.plans = plans or [Plan(n, f"c{n}", derive_seed(0, n)) for n in range(30)]
         rows = [renderers["user"].encode_text(text) for text in WORDS]
         end = renderers["user"].end_of_conversation_id
-        self.user = ScriptedBackend(user or pick_from(rows, end, 0.2), **sides)
-        self.assistant = ScriptedBackend(assistant or pick_from(rows), **sides)
+        self.user = Recorded(user or pick_from(rows, end, 0.2), **sides)
+        self.assistant = Recorded(assistant or pick_from(rows), **sides)
         sampling = Sampling(max_tokens=32)
-        self.speakers = {
+        speakers = {
             "user": UserSpeaker(
                 TurnSampler(self.user, renderers["user"], "user", sampling), guardrails or Guardrails.off()
             ),
             "assistant": AssistantSpeaker(TurnSampler(self.assistant, renderers["assistant"], "assistant", sampling)),
         }
+        self.speakers = {role: {lane: speaker} for lane, (role, speaker) in enumerate(speakers.items())}
 
-    async def play(self, cap=8, journal=None):
+    async def play(self, cap=8, journal=None, lanes=None):
         fresh = not self.folder.exists()
         store = RunStore.create(self.folder, {}, self.plans) if fresh else RunStore(self.folder)
         try:
@@ -51,7 +64,7 @@ class Setup:
                 runner = Runner(
                     self.speakers,
                     journal(store) if journal else store,
-                    CapScheduler(cap),
+                    Scheduler(lanes or [Lane(), Lane()], {"user": [0], "assistant": [1]}, cap),
                     self.max_rounds,
                     self.events.append,
                 )
@@ -135,7 +148,7 @@ async def test_openings_and_system_prompts_are_stored_and_hidden_from_the_user(s
     ((turns, ended),) = (await run.play()).values()
     assert turns[:2] == opening
     assert ended in ("max_rounds", "user_ended")
-    renderer = run.speakers["user"]._sampler._renderer
+    renderer = run.speakers["user"][0]._sampler._renderer
     hidden = renderer.encode_text("be brief")
     assert hidden == run.assistant.requests[0].prompt_ids[1 : 1 + len(hidden)]
     seen = run.user.requests[0].prompt_ids
@@ -210,10 +223,3 @@ async def test_events_add_up(setup):
         len(turns) for turns, _ in finished.values()
     )
     assert max(event.in_flight for event in run.events if isinstance(event, Admitted)) == 4
-
-
-@pytest.mark.parametrize(
-    ("waiting", "in_flight", "admitted"), [(10, 0, 4), (2, 0, 2), (10, 3, 1), (10, 4, 0), (0, 2, 0)]
-)
-def test_the_cap_bounds_what_is_in_flight(waiting, in_flight, admitted):
-    assert CapScheduler(4).admit(waiting, in_flight) == admitted

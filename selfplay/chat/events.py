@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+from selfplay.chat.conversation import Role
 from selfplay.chat.speakers import Usage
 
 
@@ -23,11 +25,36 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """An engine was asked and the outcome stored: a turn, or (turn_taken False) that there is none."""
+class Asked:
+    """A side was asked for its next turn."""
 
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A side answered and the outcome is stored: a turn, or (turn_taken False) that there is none."""
+
+    role: Role
     usage: Usage
     turn_taken: bool
+    rejected: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRestarted:
+    """An engine process had died and is up again; `cause` is what it left behind."""
+
+    name: str
+    deaths: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """No further turns are asked for; those in flight are finished. `why` in words."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,4 +66,28 @@ class ConversationEnded:
     in_flight: int
 
 
-Event = Planned | Admitted | Sampled | ConversationEnded
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Figures since this process took the run up; `planned` and `finished` count the whole run. Rates are means."""
+
+    seconds: float
+    planned: int
+    finished: int
+    in_flight: int
+    asked: dict[str, int]
+    """Turns being sampled now, by side."""
+    turns: int
+    turns_per_s: float
+    tokens: int
+    tokens_per_s: float
+    cache_hit: float
+    kv_free: dict[str, float]
+    """Share of each engine's KV memory that no running request holds."""
+    reasons: dict[str, int]
+    resampled: dict[str, int]
+    restarts: int
+    faults: dict[str, int]
+    """Tries at endpoints that gave no reply, by cause."""
+
+
+Event = Planned | Admitted | Asked | Sampled | ConversationEnded | EngineRestarted | Stopping | Snapshot

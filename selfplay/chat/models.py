@@ -5,12 +5,15 @@ from __future__ import annotations
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from selfplay.chat.conversation import Role
 from selfplay.chat.families import FAMILIES
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "nano"
 ModelKind = Literal["base", "simulator", "assistant"]
@@ -39,10 +42,8 @@ def load_renderer(folder: Path, role: Role) -> ChatRenderer:
         ModelError: no usable tokenizer or template, one that opens the other side's turn, or a simulator without an
             end-of-conversation token.
     """
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = _load_tokenizer(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
     renderer = ChatRenderer(tokenizer, for_both_sides(tokenizer.chat_template, role))
@@ -58,6 +59,17 @@ def load_renderer(folder: Path, role: Role) -> ChatRenderer:
             "conversation; train it with `selfplay train simulator`"
         )
     return renderer
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer as its file has it. The class that fits any model costs ten seconds of imports on a slow core."""
+    if (folder / "tokenizer.json").exists():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def for_both_sides(template: object, role: Role) -> str | None:

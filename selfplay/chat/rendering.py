@@ -71,6 +71,9 @@ class ChatRenderer:
         known = isinstance(end, int) and end != tokenizer.unk_token_id and END_OF_CONVERSATION in tokenizer.get_vocab()
         self.end_of_conversation_id: int | None = end if known and isinstance(end, int) else None
         self._pieces = lru_cache(maxsize=4096)(self._render_pieces)
+        self._encoded = lru_cache(maxsize=16_384)(self._encode)
+        self._backend = tokenizer.backend_tokenizer
+        self._cleans_up = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
 
     @property
     def has_generation_tags(self) -> bool:
@@ -86,7 +89,7 @@ class ChatRenderer:
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text. Special tokens written in it are split into ordinary ones."""
-        return self.encode_texts([text])[0]
+        return list(self._encoded(text))
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many plain texts."""
@@ -95,7 +98,10 @@ class ChatRenderer:
 
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of sampled ids, special tokens left out."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        ids = list(token_ids)
+        if self._cleans_up:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(self._backend.decode(ids, skip_special_tokens=True))
 
     def prompt_ids(self, turns: Sequence[Turn], own_role: Role) -> list[int]:
         """Ids up to where this template opens its role's next turn.
@@ -103,27 +109,34 @@ class ChatRenderer:
         Sampled ids of `own_role` are kept as they are; texts of the other side may come from another tokenizer and
         are encoded here.
         """
-        return self._assemble(turns, own_role, end=False, open_turn=True).input_ids
+        ids: list[int] = []
+        for piece in self._pieces(tuple([turn.role for turn in turns]), False, True):
+            if piece.text is not None:
+                ids += piece.ids
+                continue
+            turn = turns[piece.message]
+            kept = turn.token_ids if turn.role == own_role else None
+            ids += self._encoded(turn.content) if kept is None else kept
+        return ids
 
     def render(self, conversation: Conversation) -> Rendered:
         """The whole conversation as training sees it, the end of the conversation included where it is known."""
-        return self._assemble(conversation.turns, None, end=conversation.shows_an_ending, open_turn=False)
-
-    def _assemble(self, turns: Sequence[Turn], own_role: Role | None, *, end: bool, open_turn: bool) -> Rendered:
-        contents = self._contents(turns, own_role)
+        turns = conversation.turns
+        contents = self.encode_texts([turn.content for turn in turns])
         ids: list[int] = []
         mask: list[int] = []
-        for piece in self._pieces(tuple(turn.role for turn in turns), end, open_turn):
+        for piece in self._pieces(tuple(turn.role for turn in turns), conversation.shows_an_ending, False):
             added = piece.ids if piece.text is not None else contents[piece.message]
             ids.extend(added)
             mask.extend(piece.mask if piece.text is not None else [piece.mask[0]] * len(added))
         return Rendered(ids, mask)
 
-    def _contents(self, turns: Sequence[Turn], own_role: Role | None) -> list[Sequence[int]]:
-        kept: list[Sequence[int] | None] = [turn.token_ids if turn.role == own_role else None for turn in turns]
-        missing = [turn.content for turn, ids in zip(turns, kept, strict=True) if ids is None]
-        encoded = iter(self.encode_texts(missing) if missing else [])
-        return [next(encoded) if ids is None else ids for ids in kept]
+    def _encode(self, text: str) -> tuple[int, ...]:
+        """One plain text, without the set-up that a call of the tokenizer makes each time."""
+        if self._backend.padding is not None or self._backend.truncation is not None:
+            return tuple(self.encode_texts([text])[0])
+        self._backend.encode_special_tokens = True
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def _render_pieces(self, roles: tuple[Role, ...], end: bool, open_turn: bool) -> tuple[_Piece, ...]:
         """Split the rendered template at its placeholders. Depends on roles only, hence cached."""

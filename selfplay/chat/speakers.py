@@ -58,6 +58,8 @@ class Utterance:
     rejected: Counter[str] = field(default_factory=Counter)
     cut: bool = False
     """The token limit ended the turn."""
+    context: int = 0
+    """Tokens this side's history holds now, the turn included."""
 
 
 class Speaker(Protocol):

@@ -45,12 +45,28 @@ class Completion:
     """Prompt tokens that the prefix cache already held."""
 
 
+@dataclass(frozen=True, slots=True)
+class KvCache:
+    """An engine's key-value memory, in tokens."""
+
+    capacity: int
+    free: int
+    """Held by no running request. What the prefix cache keeps of finished ones counts as free: it can be evicted."""
+    block: int
+    """Memory is given out in blocks of this many tokens; only whole blocks are found again in the prefix cache."""
+
+
 class Backend(Protocol):
     """An engine that is up. Calls may overlap; results do not depend on how they do."""
 
     @property
     def max_context(self) -> int:
         """Longest prompt plus completion, in tokens."""
+        ...
+
+    @property
+    def kv(self) -> KvCache | None:
+        """The engine's own figures as of its last reply; None where it does not tell."""
         ...
 
     async def generate(self, request: GenerationRequest) -> Completion:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from selfplay.errors import RequestError
 from selfplay.seeds import derive_seed, unit_interval
-from selfplay.serve.backend import Completion, GenerationRequest
+from selfplay.serve.backend import Completion, GenerationRequest, KvCache
 
 Script = Callable[[GenerationRequest], Completion]
 
@@ -29,16 +29,19 @@ class ScriptedBackend:
         self._max_context = max_context
         self._latency = latency
         self._fault_share = fault_share
-        self.requests: list[GenerationRequest] = []
 
     @property
     def max_context(self) -> int:
         """Longest prompt plus completion, in tokens."""
         return self._max_context
 
+    @property
+    def kv(self) -> KvCache | None:
+        """Nothing is kept."""
+        return None
+
     async def generate(self, request: GenerationRequest) -> Completion:
         """Wait, then fail or answer by script."""
-        self.requests.append(request)
         await asyncio.sleep(self._latency * (0.5 + unit_interval("latency", request.seed)))
         if unit_interval("fault", request.seed) < self._fault_share:
             raise RequestError("scripted fault", cause="scripted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from selfplay.chat.conversation import Role, Turn
 from selfplay.chat.rendering import ChatRenderer
@@ -23,6 +24,16 @@ class SampledTurn:
     usage: Usage
     ends: bool
     cut: bool
+    context: int
+    """Tokens of the history, the turn included."""
+
+
+class Sampler(Protocol):
+    """What a speaker needs: the next turn of a conversation, drawn by whatever means."""
+
+    async def sample(self, turns: Sequence[Turn], seed: int, attempt: int) -> SampledTurn | None:
+        """The next turn, or None when it no longer fits into the context; see `TurnSampler.sample`."""
+        ...
 
 
 class TurnSampler:
@@ -67,4 +78,4 @@ class TurnSampler:
         stop = completion.finish == "stop"
         usage = Usage(len(prompt_ids), completion.cached_tokens, len(completion.token_ids) + stop)
         ends = self._end_id is not None and completion.stop_id == self._end_id
-        return SampledTurn(turn, usage, ends, not stop)
+        return SampledTurn(turn, usage, ends, not stop, usage.prompt_tokens + usage.sampled_tokens)

@@ -12,12 +12,13 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selfplay.errors import BackendError, ModelError, RequestError
-from selfplay.serve.backend import Completion, GenerationRequest
+from selfplay.serve.backend import Completion, GenerationRequest, KvCache
 
 _LINE_LIMIT = 64 * 1024 * 1024
 """Bytes of one reply line; far above any context."""
@@ -27,27 +28,33 @@ _LINE_LIMIT = 64 * 1024 * 1024
 class EngineSpec:
     """One engine to start.
 
-    `cores` are the CPU cores it may use (CPU only), `memory_share` its part of the engines' GPU memory (GPU only);
+    `cores` are the CPU cores it may use (CPU only), `memory_share` its part of its GPUs' memory (GPU only);
     `max_num_seqs` is the most requests it runs at once.
     """
 
+    name: str
     model: Path
     log: Path
     cores: tuple[int, ...]
-    memory_share: float = 1.0
+    memory_share: float = 0.9
     max_num_seqs: int = 64
     kv_gib: int = 1
     """KV cache in GiB (CPU only; vLLM takes whole ones there)."""
+    kv_blocks: int | None = None
+    """KV cache in blocks instead; for measuring what scarce memory does."""
+    devices: tuple[int, ...] = ()
+    """GPUs it may use; as many as its tensor-parallel size."""
 
 
 class VllmBackend:
     """One vLLM engine in its own process."""
 
-    def __init__(self, process: Process, log: Path, max_context: int) -> None:
+    def __init__(self, process: Process, log: Path, ready: Mapping[str, int]) -> None:
         self._process = process
         self._log = log
-        self._max_context = max_context
-        self._waiting: dict[str, asyncio.Future[Completion]] = {}
+        self._max_context = ready["ready"]
+        self._kv = KvCache(ready["blocks"] * ready["block"], ready["blocks"] * ready["block"], ready["block"])
+        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
         self._gone: BackendError | None = None
         self._reader = asyncio.create_task(self._read())
@@ -62,7 +69,7 @@ class VllmBackend:
         """
         if not (spec.model / "config.json").exists():
             raise ModelError(f"{spec.model}: no model folder (config.json is missing); give a folder made by training")
-        with spec.log.open("wb") as log:
+        with spec.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "selfplay.serve.vllm_worker", json.dumps(_engine_arguments(spec)),
                 stdin=PIPE, stdout=PIPE, stderr=log, env=_environment(spec), limit=_LINE_LIMIT,
@@ -76,26 +83,25 @@ class VllmBackend:
         if not first:
             await process.wait()
             raise BackendError(f"vLLM did not start for {spec.model}; its log ({spec.log}) ends:\n{_tail(spec.log)}")
-        return cls(process, spec.log, int(json.loads(first)["ready"]))
+        return cls(process, spec.log, json.loads(first))
 
     @property
     def max_context(self) -> int:
         """Longest prompt plus completion, in tokens."""
         return self._max_context
 
+    @property
+    def kv(self) -> KvCache:
+        """The engine's KV memory as of its last reply."""
+        return self._kv
+
     async def generate(self, request: GenerationRequest) -> Completion:
         """Sample one turn; see `Backend.generate`."""
-        if self._gone is not None:
-            raise self._gone
-        self._count += 1
-        id = str(self._count)
-        future = self._waiting[id] = asyncio.get_running_loop().create_future()
-        assert self._process.stdin is not None
-        self._process.stdin.write(_request_line(id, request))
-        with contextlib.suppress(ConnectionError):  # the reader reports a dead process
-            await self._process.stdin.drain()
-        completion: Completion = await future
-        return completion
+        return _completion(await self._ask(_request(request)))
+
+    async def forget(self) -> None:
+        """Empty the prefix cache, so that runs can be compared. Only while nothing is being sampled."""
+        await self._ask({"forget": True})
 
     async def close(self) -> None:
         """Close the worker's input, which ends it; kill it if it does not go."""
@@ -110,18 +116,34 @@ class VllmBackend:
                 await self._process.wait()
         await self._reader
 
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send a message and wait for its reply."""
+        if self._gone is not None:
+            raise self._gone
+        self._count += 1
+        id = str(self._count)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[id] = future
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"id": id, **message}).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):  # the reader reports a dead process
+            await self._process.stdin.drain()
+        return await future
+
     async def _read(self) -> None:
         """Resolve futures as replies arrive; at the end of the stream fail whatever still waits."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             reply = json.loads(line)
+            if "free" in reply:
+                self._kv = replace(self._kv, free=reply["free"] * self._kv.block)
             future = self._waiting.pop(reply["id"])
             if future.done():  # its conversation was cancelled
                 continue
             if "error" in reply:
                 future.set_exception(RequestError(reply["error"]))
             else:
-                future.set_result(_completion(reply))
+                future.set_result(reply)
         if self._gone is None:
             self._gone = BackendError(f"the engine process ended; its log ({self._log}) ends:\n{_tail(self._log)}")
         for future in self._waiting.values():
@@ -129,10 +151,9 @@ class VllmBackend:
                 future.set_exception(self._gone)
 
 
-def _request_line(id: str, request: GenerationRequest) -> bytes:
+def _request(request: GenerationRequest) -> dict[str, Any]:
     sampling = request.sampling
-    message = {
-        "id": id,
+    return {
         "prompt": request.prompt_ids,
         "seed": request.seed,
         "temperature": sampling.temperature,
@@ -141,7 +162,6 @@ def _request_line(id: str, request: GenerationRequest) -> bytes:
         "stop": list(request.stop_ids),
         "bias": dict(request.logit_bias),
     }
-    return json.dumps(message).encode() + b"\n"
 
 
 def _completion(reply: dict[str, Any]) -> Completion:
@@ -176,8 +196,11 @@ def _engine_arguments(spec: EngineSpec) -> dict[str, Any]:
         "max_num_seqs": spec.max_num_seqs,
         "disable_log_stats": True,
     }
+    if spec.kv_blocks is not None:
+        arguments["num_gpu_blocks_override"] = spec.kv_blocks
     if not on_cpu():
-        arguments["gpu_memory_utilization"] = round(0.9 * spec.memory_share, 3)
+        arguments["gpu_memory_utilization"] = spec.memory_share
+        arguments["tensor_parallel_size"] = max(1, len(spec.devices))
     else:
         # A seeded request whose prefill is split over steps kills the CPU sampler; room for every prompt prevents it.
         arguments |= {
@@ -202,6 +225,10 @@ def _environment(spec: EngineSpec) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
     }
+    if spec.devices:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = visible if len(visible) > max(spec.devices) else list(map(str, range(max(spec.devices) + 1)))
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[device] for device in spec.devices)
     if on_cpu():
         environment |= {
             "OMP_NUM_THREADS": str(len(spec.cores)),

@@ -4,7 +4,9 @@ Two in-process engines stepped from two threads of one process returned wrong to
 Started by `vllm_backend.py`; `sys.argv[1]` holds the engine arguments as JSON.
 
 in   {"id", "prompt": [ids], "seed", "temperature", "top_p", "max_tokens", "stop": [ids], "bias": {id: value}}
-out  {"ready": max_model_len}, then per request {"id", "ids", "stop", "prompt", "cached"} or {"id", "error"}
+out  {"ready": max_model_len, "blocks", "block"}, then per request {"id", "ids", "stop", "prompt", "cached", "free"}
+     or {"id", "error"}; "free" counts KV blocks no running request holds
+also {"id", "forget"} empties the prefix cache and is answered {"id", "forgot"}
 """
 
 from __future__ import annotations
@@ -12,13 +14,15 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 from typing import Any, TextIO
 
 
 def main() -> None:
-    """Serve requests until standard input closes."""
+    """Serve requests until standard input closes. An interrupt from the terminal is for the parent to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # whatever libraries print must not reach the protocol
     inbox: queue.Queue[str | None] = queue.Queue()
@@ -28,7 +32,9 @@ def main() -> None:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     engine = LLMEngine.from_engine_args(EngineArgs(**json.loads(sys.argv[1])))
-    _reply(replies, {"ready": engine.model_config.max_model_len})
+    cache = engine.vllm_config.cache_config
+    kv = {"blocks": cache.num_gpu_blocks - 1, "block": cache.block_size}  # vLLM keeps one block for itself
+    _reply(replies, {"ready": engine.model_config.max_model_len, **kv})
     _serve(engine, inbox, replies)
     replies.close()
     os._exit(0)  # interpreter shutdown under vLLM takes seconds and has nothing left to save
@@ -42,17 +48,23 @@ def _read(inbox: queue.Queue[str | None]) -> None:
 
 def _serve(engine: Any, inbox: queue.Queue[str | None], replies: TextIO) -> None:
     """Take everything that has arrived, step, answer; sleep only when there is nothing to do."""
+    pool = engine.engine_core.engine_core.scheduler.kv_cache_manager.block_pool
     while True:
         busy = engine.has_unfinished_requests()
         while not busy or not inbox.empty():
             line = inbox.get()
             if line is None:
                 return
-            _add(engine, json.loads(line), replies)
+            if (request := json.loads(line)).get("forget"):
+                engine.reset_prefix_cache()
+                _reply(replies, {"id": request["id"], "forgot": True})
+                continue
+            _add(engine, request, replies)
             busy = True
-        for output in engine.step():
-            if output.finished:
-                _reply(replies, _answer(output))
+        finished = [output for output in engine.step() if output.finished]
+        free = pool.get_num_free_blocks() if finished else 0
+        for output in finished:
+            _reply(replies, {**_answer(output), "free": free})
 
 
 def _add(engine: Any, request: dict[str, Any], replies: TextIO) -> None:

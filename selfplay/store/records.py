@@ -53,5 +53,10 @@ class Totals:
     turns: int
     cut: int
     """Turns that the token limit ended."""
-    usage: Usage
+    by_role: dict[str, Usage]
     rejected: Counter[str]
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of both sides."""
+        return sum(self.by_role.values(), Usage())

@@ -1,8 +1,9 @@
 """One run as a SQLite file: what was planned, said, rejected and why each conversation ended.
 
-The writer is a thread of its own. Everything that waits when it wakes goes into one transaction (WAL,
-synchronous=FULL), so the price of a flush to disk is shared by all conversations in flight; `commit` returns once its
-entry is on disk.
+Everything that waits when the writer is free goes into one transaction (WAL, synchronous=FULL), so the price of a flush
+to disk is shared by all conversations in flight; `commit` returns once its entry is on disk. Rows are handed to SQLite
+on the event loop, which takes microseconds; only the flush is waited for in a thread. Doing both in the thread was
+tried: each row then waited for the interpreter lock, and runs took half as long again.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
-import queue
+import os
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from selfplay.chat.conversation import Conversation, Turn
 from selfplay.chat.speakers import USER_ENDED, Usage
@@ -27,14 +28,27 @@ from selfplay.store.records import Entry, Plan, Totals, Unfinished
 from selfplay.store.schema import migrate
 
 DATABASE = "run.db"
+_FACT = "INSERT OR REPLACE INTO run VALUES (?, ?)"
 _PLAN = "INSERT INTO conversations (number, id, seed, opening) VALUES (?, ?, ?, ?)"
 _END = "UPDATE conversations SET ended = ?, prompt_tokens = ?, cached_tokens = ?, sampled_tokens = ? WHERE number = ?"
-_TOTALS = """
-SELECT TOTAL(prompt_tokens), TOTAL(cached_tokens), TOTAL(sampled_tokens) FROM (
-    SELECT prompt_tokens, cached_tokens, sampled_tokens FROM turns
-    UNION ALL SELECT prompt_tokens, cached_tokens, sampled_tokens FROM conversations
-)
+_UNFINISHED = """
+SELECT number, id, seed, opening, EXISTS (SELECT 1 FROM turns WHERE conversation = c.number)
+FROM conversations c WHERE ended IS NULL AND number > ? ORDER BY number LIMIT ?
 """
+_PAGE = 500
+"""Conversations read at once."""
+_TURNS = "SELECT role, content, origin, token_ids FROM turns WHERE conversation = ? ORDER BY number"
+# What a last step without a turn took stands with the conversation; it was the side's whose turn it would have been.
+_USAGE = """
+SELECT role, TOTAL(prompt_tokens), TOTAL(cached_tokens), TOTAL(sampled_tokens) FROM (
+    SELECT role, prompt_tokens, cached_tokens, sampled_tokens FROM turns
+    UNION ALL
+    SELECT CASE (SELECT role FROM turns WHERE conversation = c.number ORDER BY number DESC LIMIT 1)
+        WHEN 'user' THEN 'assistant' ELSE 'user' END, prompt_tokens, cached_tokens, sampled_tokens
+    FROM conversations c WHERE prompt_tokens > 0
+) WHERE role <> 'system' GROUP BY role
+"""
+_NOTHING = Usage()
 _INSERT_TURN = "INSERT INTO turns VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -60,13 +74,11 @@ class RunReader:
 
     def facts(self) -> dict[str, Any]:
         """What the run was made with: its configuration and models."""
-        return {key: json.loads(value) for key, value in self._database.execute("SELECT key, value FROM run")}
+        return {key: json.loads(value) for key, value in self._rows("SELECT key, value FROM run")}
 
     def conversations(self) -> Iterator[Conversation]:
         """Finished conversations in the order of the plan, those that failed included."""
-        rows = self._database.execute(
-            "SELECT number, id, seed, ended FROM conversations WHERE ended IS NOT NULL ORDER BY number"
-        )
+        rows = self._rows("SELECT number, id, seed, ended FROM conversations WHERE ended IS NOT NULL ORDER BY number")
         for number, id, seed, ended in rows:
             meta = {"seed": seed, "number": number}
             yield Conversation(id, self._turns(number), ended == USER_ENDED, ended, meta)
@@ -77,43 +89,56 @@ class RunReader:
         Raises:
             StoreError: the run has no such id.
         """
-        row = self._database.execute("SELECT number, seed, ended FROM conversations WHERE id = ?", (id,)).fetchone()
+        row = next(self._rows("SELECT number, seed, ended FROM conversations WHERE id = ?", (id,)), None)
         if row is None:
-            first = [
-                found for (found,) in self._database.execute("SELECT id FROM conversations ORDER BY number LIMIT 3")
-            ]
+            first = [found for (found,) in self._rows("SELECT id FROM conversations ORDER BY number LIMIT 3")]
             raise StoreError(f"{self.folder}: no conversation {id!r}; ids look like {', '.join(first)}")
         number, seed, ended = row
         return Conversation(id, self._turns(number), ended == USER_ENDED, ended, {"seed": seed, "number": number})
 
-    def unfinished(self) -> list[Unfinished]:
-        """Conversations without a reason, in the order of the plan."""
-        rows = self._database.execute(
-            "SELECT number, id, seed, opening FROM conversations WHERE ended IS NULL ORDER BY number"
-        ).fetchall()
-        owed = []
-        for number, id, seed, opening in rows:
-            plan = Plan(number, id, seed, tuple(Turn(**turn) for turn in json.loads(opening)))
-            owed.append(Unfinished(plan, self._turns(number)))
-        return owed
+    def counts(self) -> tuple[int, int]:
+        """Conversations planned, and how many of them have ended."""
+        ((planned, ended),) = self._rows("SELECT COUNT(*), COUNT(ended) FROM conversations")
+        return planned, ended
+
+    def unfinished(self) -> Iterator[Unfinished]:
+        """Conversations without a reason, in the order of the plan.
+
+        Read a page at a time, each in a transaction of its own: a run of any length fits in memory, and a reader that
+        stays open would keep the writer's log from being folded in.
+        """
+        last = -1
+        while page := list(self._rows(_UNFINISHED, (last, _PAGE))):
+            for number, id, seed, opening, begun in page:
+                plan = Plan(number, id, seed, tuple(Turn(**turn) for turn in json.loads(opening)))
+                yield Unfinished(plan, self._turns(number) if begun else ())
+            last = page[-1][0]
 
     def totals(self) -> Totals:
         """Counts over the whole run."""
         reasons: Counter[str | None] = Counter()
-        for ended, count in self._database.execute("SELECT ended, COUNT(*) FROM conversations GROUP BY ended"):
+        for ended, count in self._rows("SELECT ended, COUNT(*) FROM conversations GROUP BY ended"):
             reasons[ended] = count
-        turns, cut = self._database.execute("SELECT COUNT(*), TOTAL(cut) FROM turns").fetchone()
-        usage = Usage(*map(int, self._database.execute(_TOTALS).fetchone()))
-        rejected = Counter(dict(self._database.execute("SELECT reason, SUM(count) FROM rejections GROUP BY reason")))
+        ((turns, cut),) = self._rows("SELECT COUNT(*), TOTAL(cut) FROM turns")
+        usage = {role: Usage(*map(int, counts)) for role, *counts in self._rows(_USAGE)}
+        rejected = Counter(dict(self._rows("SELECT reason, SUM(count) FROM rejections GROUP BY reason")))
         return Totals(reasons, turns, int(cut), usage, rejected)
 
     def _turns(self, number: int) -> tuple[Turn, ...]:
-        rows = self._database.execute(
-            "SELECT role, content, origin, token_ids FROM turns WHERE conversation = ? ORDER BY number", (number,)
-        )
+        rows = self._rows(_TURNS, (number,))
         return tuple(
             Turn(role, content, origin, tuple(json.loads(ids)) if ids else None) for role, content, origin, ids in rows
         )
+
+    def _rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows of a query; a file that is damaged says so."""
+        try:
+            yield from self._database.execute(query, values)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{self.folder / DATABASE}: damaged or not readable ({error}); what can be saved comes out with "
+                f"`sqlite3 {DATABASE} .recover`, else restore it from a copy"
+            ) from error
 
 
 class RunStore(RunReader):
@@ -128,11 +153,12 @@ class RunStore(RunReader):
         self._lock = lock or _lock(folder)
         try:
             super().__init__(folder)
+            self._check()
         except StoreError:
             self._lock.close()
             raise
-        self._queue: queue.SimpleQueue[tuple[Entry, asyncio.Future[None]] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._wake = asyncio.Event()
 
     @classmethod
     def create(cls, folder: Path, facts: Mapping[str, Any], plans: Iterable[Plan]) -> RunStore:
@@ -156,15 +182,26 @@ class RunStore(RunReader):
             with closing(sqlite3.connect(building)) as database:
                 migrate(database)
                 with database:
-                    database.executemany(
-                        "INSERT INTO run VALUES (?, ?)", [(key, json.dumps(value)) for key, value in facts.items()]
-                    )
+                    database.executemany(_FACT, [(key, json.dumps(value)) for key, value in facts.items()])
                     database.executemany(_PLAN, map(_plan_row, plans))
             building.rename(folder / DATABASE)
         except (OSError, sqlite3.Error) as error:
             lock.close()
             raise StoreError(f"{folder}: cannot be written ({error}); choose another --out") from error
         return cls(folder, lock)
+
+    def append(self, facts: Mapping[str, Any], plans: Iterable[Plan]) -> None:
+        """Plan further conversations, all or none. `facts` take the place of those that have the same key.
+
+        Raises:
+            StoreError: cannot be written.
+        """
+        try:
+            with self._database as database:
+                database.executemany(_FACT, [(key, json.dumps(value)) for key, value in facts.items()])
+                database.executemany(_PLAN, map(_plan_row, plans))
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.folder}: cannot be written ({error}); nothing was appended") from error
 
     async def commit(self, entry: Entry) -> None:
         """Write an entry and return once it is on disk.
@@ -173,61 +210,72 @@ class RunStore(RunReader):
             StoreError: it could not be written (full disk, lost folder).
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.put((entry, future))
+        self._waiting.append((entry, future))
+        self._wake.set()
         await future
 
     async def __aenter__(self) -> RunStore:
         """Start the writer."""
         self._writing = _connect(self.folder)
-        self._thread = threading.Thread(target=self._write, args=(asyncio.get_running_loop(),), name="store")
-        self._thread.start()
+        self._closing = False
+        self._writer = asyncio.create_task(self._write())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Write what waits and stop the writer."""
-        self._queue.put(None)
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+        self._closing = True
+        self._wake.set()
+        await self._writer
 
     def close(self) -> None:
         """Close the file and release the run."""
         super().close()
         self._lock.close()
 
-    def _write(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The writer's loop. Whatever goes wrong with a group is told to those who wait for it; the writer goes on."""
-        while (group := self._next_group()) is not None:
-            error: StoreError | None = None
-            try:
-                with self._writing:
+    def _check(self) -> None:
+        """Refuse to write on into a damaged file."""
+        found = [problem for (problem,) in self._rows("PRAGMA quick_check(1)")]
+        if found != ["ok"]:
+            self._database.close()
+            raise StoreError(f"{self.folder / DATABASE}: damaged ({found[0]}); restore it from a copy")
+
+    async def _write(self) -> None:
+        """Write groups until the store closes. What goes wrong with one is told to those who wait for it."""
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "store") as flusher, closing(self._writing):
+            while self._waiting or not self._closing:
+                if not self._waiting:
+                    self._wake.clear()
+                    await self._wake.wait()
+                group, self._waiting = self._waiting, []
+                error: StoreError | None = None
+                try:
                     for entry, _ in group:
                         _insert(self._writing, entry)
-            except Exception as cause:  # a waiting conversation must never be left waiting
-                error = StoreError(f"{self.folder}: cannot write ({cause}); what was committed before stays readable")
-            loop.call_soon_threadsafe(_resolve, [future for _, future in group], error)
-        self._writing.close()
-
-    def _next_group(self) -> list[tuple[Entry, asyncio.Future[None]]] | None:
-        """Everything that waits, at least one entry; None once the store stops."""
-        first = self._queue.get()
-        if first is None:
-            return None
-        group = [first]
-        while not self._queue.empty():
-            following = self._queue.get()
-            if following is None:
-                self._queue.put(None)
-                break
-            group.append(following)
-        return group
+                    await loop.run_in_executor(flusher, self._writing.commit)
+                except Exception as cause:  # a waiting conversation must never be left waiting
+                    self._writing.rollback()
+                    error = StoreError(
+                        f"{self.folder}: cannot write ({cause}); what was committed before stays readable"
+                    )
+                _resolve([future for _, future in group], error)
 
 
 def _connect(folder: Path) -> sqlite3.Connection:
+    """Open a run. In a folder that cannot be written it is opened for reading only, without a trace."""
+    writable = all(os.access(path, os.W_OK, effective_ids=True) for path in (folder, folder / DATABASE))
+    log = folder / f"{DATABASE}-wal"
+    mode = "mode=rw" if writable else "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
     # One thread uses a connection at a time; the store's own discipline replaces sqlite3's check.
-    database = sqlite3.connect(folder / DATABASE, check_same_thread=False)
+    address = f"file:{quote(str(folder / DATABASE))}?{mode}"
     try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
+        database = sqlite3.connect(address, uri=True, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise StoreError(f"{folder / DATABASE}: cannot be opened ({error})") from error
+    try:
+        if writable:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
         migrate(database)
     except sqlite3.DatabaseError as error:
         database.close()
@@ -254,20 +302,27 @@ def _plan_row(plan: Plan) -> tuple[int, str, int, str]:
 
 
 def _insert(database: sqlite3.Connection, entry: Entry) -> None:
+    last = len(entry.turns) - 1
     for offset, turn in enumerate(entry.turns):
-        last = offset == len(entry.turns) - 1
-        usage = entry.usage if last else Usage()
-        ids = None if turn.token_ids is None else json.dumps(turn.token_ids)
-        row = (entry.conversation, entry.at + offset, turn.role, turn.origin, turn.content, ids)
-        database.execute(_INSERT_TURN, (*row, entry.cut and last, *astuple(usage)))
+        usage = entry.usage if offset == last else _NOTHING
+        ids = None if turn.token_ids is None else str(list(turn.token_ids))  # JSON
+        database.execute(
+            _INSERT_TURN,
+            (
+                entry.conversation, entry.at + offset, turn.role, turn.origin, turn.content, ids,
+                entry.cut and offset == last, usage.prompt_tokens, usage.cached_tokens, usage.sampled_tokens,
+            ),
+        )  # fmt: skip
     if entry.rejected:
-        at = entry.at + max(len(entry.turns) - 1, 0)
+        at = entry.at + max(last, 0)
         database.executemany(
             "INSERT INTO rejections VALUES (?, ?, ?, ?)",
             [(entry.conversation, at, reason, count) for reason, count in entry.rejected.items()],
         )
     if entry.ended is not None:
-        database.execute(_END, (entry.ended, *astuple(Usage() if entry.turns else entry.usage), entry.conversation))
+        usage = _NOTHING if entry.turns else entry.usage
+        counts = (usage.prompt_tokens, usage.cached_tokens, usage.sampled_tokens)
+        database.execute(_END, (entry.ended, *counts, entry.conversation))
 
 
 def _resolve(futures: list[asyncio.Future[None]], error: StoreError | None) -> None:

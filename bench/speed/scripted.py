@@ -1,0 +1,74 @@
+"""Self-play without models, for measuring everything but the engine. Used by the other benchmarks here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from selfplay.chat.conversation import Role
+from selfplay.chat.events import Event
+from selfplay.chat.models import load_renderer, locate_model
+from selfplay.chat.speakers import Speaker
+from selfplay.config import GenerateConfig
+from selfplay.engine.runner import Runner
+from selfplay.engine.scheduler import Lane, Scheduler
+from selfplay.metrics import RunMetrics
+from selfplay.playing import set_apart
+from selfplay.runs import plans_of
+from selfplay.serve.scripted import ScriptedBackend, pick_from
+from selfplay.serve.turns import TurnSampler
+from selfplay.sides import speaker_of
+from selfplay.store.store import RunStore
+from simulator.guardrails import Guardrails
+
+WORDS = (
+    "I am looking for a restaurant in the city centre.",
+    "Which day do you have in mind?",
+    "Tomorrow at noon, for two people, please.",
+    "I have found three of them, shall I book one?",
+    "Yes, that sounds good to me.",
+)
+ROLES: tuple[tuple[Role, str], ...] = (("user", "simulator"), ("assistant", "assistant"))
+
+
+def scripted_backends(latency: float) -> dict[Role, ScriptedBackend]:
+    """A backend for each side that answers with one of a few sentences and never ends a conversation."""
+    backends: dict[Role, ScriptedBackend] = {}
+    for role, kind in ROLES:
+        renderer = load_renderer(locate_model("nano", "simulator" if kind == "simulator" else "assistant"), role)
+        backends[role] = ScriptedBackend(pick_from([renderer.encode_text(text) for text in WORDS]), latency=latency)
+    return backends
+
+
+def scripted_config(conversations: int, rounds: int) -> GenerateConfig:
+    """A run of the embedded pair's shape; guardrails are checked but never met by these sentences."""
+    return GenerateConfig(conversations=conversations, max_rounds=rounds, guardrails=Guardrails(repeat=False))
+
+
+def scripted_speakers(config: GenerateConfig, backends: dict[Role, ScriptedBackend]) -> dict[Role, dict[int, Speaker]]:
+    """Both sides as the embedded pair's templates render them."""
+    speakers: dict[Role, dict[int, Speaker]] = {}
+    for lane, (role, kind) in enumerate(ROLES):
+        renderer = load_renderer(locate_model("nano", "simulator" if kind == "simulator" else "assistant"), role)
+        speakers[role] = {
+            lane: speaker_of(config, role, TurnSampler(backends[role], renderer, role, config.user_sampling))
+        }
+    return speakers
+
+
+async def play_scripted(
+    config: GenerateConfig,
+    speakers: dict[Role, dict[int, Speaker]],
+    in_flight: int,
+    folder: Path,
+    on_event: Callable[[Event], None] | None = None,
+) -> None:
+    """A whole run with rendering, guardrails and store; the run stays in `folder`."""
+    scheduler = Scheduler([Lane(), Lane()], {"user": [0], "assistant": [1]}, in_flight)
+    store = RunStore.create(folder, {}, plans_of(config))
+    async with store:
+        with set_apart():
+            await Runner(speakers, store, scheduler, config.max_rounds, on_event or RunMetrics()).run(
+                store.unfinished()
+            )
+    store.close()

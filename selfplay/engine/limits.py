@@ -1,0 +1,33 @@
+"""Ends a run early: so many tokens, so many hours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from selfplay.chat.events import Event, Sampled
+
+
+@dataclass(slots=True)
+class Limits:
+    """Watches events; calls `stop` with the reason, once. Counts sampled tokens, those of earlier parts included."""
+
+    stop: Callable[[str], None]
+    max_tokens: int | None = None
+    max_hours: float | None = None
+    tokens: int = 0
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+        if self.max_tokens is not None and isinstance(event, Sampled):
+            before, self.tokens = self.tokens, self.tokens + event.usage.sampled_tokens
+            if before < self.max_tokens <= self.tokens:
+                self.stop(f"{self.max_tokens:,} tokens are sampled")
+
+    def start_clock(self) -> asyncio.TimerHandle | None:
+        """Count hours from now, where they are limited; cancel the handle when the run is over."""
+        if self.max_hours is None:
+            return None
+        why = f"{self.max_hours:g} hours are over"
+        return asyncio.get_running_loop().call_later(self.max_hours * 3600, self.stop, why)
