@@ -35,7 +35,7 @@ from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.errors import ConfigError
 from selfplay.playing import INTERRUPTED as INTERRUPTED
 from selfplay.playing import interruptible, play
-from selfplay.runs import check_folder, facts_of, plans_of, settled
+from selfplay.runs import check_folder, facts_of, plans_of, prices_of, settled
 from selfplay.serve.vllm_backend import EngineSpec
 from selfplay.sides import cast_of, engine_specs, side_of
 from selfplay.store.export import Exported, ExportFormat, export
@@ -167,7 +167,7 @@ def summary(folder: str | Path) -> RunSummary:
     """A run in figures."""
     run = open_run(folder)
     try:
-        return summarise(run.conversations(), run.totals())
+        return summarise(run.conversations(), run.totals(), prices_of(run.facts()["config"]))
     finally:
         run.close()
 
@@ -284,10 +284,6 @@ async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None]) -
     """Play the first conversations of the plan in a folder that is thrown away, as many at once as the run would."""
     config = settled(config, resume=False, append=False)
     sides = [side_of(config, "user"), side_of(config, "assistant")]
-    prices = {
-        role: (settings.input_price, settings.output_price)
-        for role, settings in (("user", config.simulator_endpoint), ("assistant", config.assistant_endpoint))
-    }
     asked = time.monotonic()
     with TemporaryDirectory() as name:
         folder = Path(name) / "pilot"
@@ -307,7 +303,7 @@ async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None]) -
         seconds=ended - began,
         plan_bytes=planned,
         turn_bytes=grown,
-        prices=prices,
+        prices=prices_of(config.model_dump()),
     )
 
 

@@ -144,6 +144,8 @@ def print_summary(summary: RunSummary, folder: str) -> None:
     if summary.cut:
         table.add_row("turns cut", f"{summary.cut:,}", "ended by max_tokens")
     table.add_row("prefix-cache hit", f"{summary.cache_hit:.0%}", "of prompt tokens")
+    if summary.cost:
+        table.add_row("cost", f"{summary.cost:,.2f}", "at the prices given")
     _count_rows(table, "ended", summary.reasons, summary.conversations + summary.unfinished)
     _count_rows(table, "resampled", summary.rejected, None)
     out.print(table)

@@ -144,6 +144,13 @@ def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **weights, "text of openings": facts.get("openings")}
 
 
+def prices_of(config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """What a side's tokens cost, by side: money per million prompt and sampled tokens."""
+    groups = (("user", "simulator_endpoint"), ("assistant", "assistant_endpoint"))
+    found = {role: config.get(group, {}) for role, group in groups}
+    return {role: (group.get("input_price", 0.0), group.get("output_price", 0.0)) for role, group in found.items()}
+
+
 def _is_operation(key: str) -> bool:
     group, _, name = key.partition(".")
     return key in _OPERATION or (group in _OPERATION_GROUPS and name not in _IDENTITY)

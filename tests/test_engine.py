@@ -156,20 +156,31 @@ def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(expected, loop
     assert finished(tmp_path / "run") == expected
 
 
-def test_one_engine_serves_both_sides_that_name_one_folder(loop, tmp_path):
+def test_replicas_of_one_folder_serve_both_sides_and_share_the_conversations(loop, tmp_path):
     base = str(locate_model("nano", "base"))
-    config = CONFIG.model_copy(update={"simulator": base, "assistant": base, "conversations": 2})
+    changes = {"simulator": base, "assistant": base, "conversations": 6, "assistant_engine": {"replicas": 2}}
+    config = GenerateConfig.model_validate(CONFIG.model_dump() | changes)
+    seats = []
+
+    class Watched(Scheduler):
+        def leave(self, seat):
+            seats.append(tuple(chain.lane for chain in seat.chains.values()))
+            super().leave(seat)
 
     async def scenario():
         async with cast_of(config, tmp_path) as cast:
-            assert cast.places == {"user": [0], "assistant": [0]}
-            first = await cast.speakers["user"][0].speak([], seed=1)
-            return len(cast.engines), first.turn or first.ended
+            assert cast.places == {"user": [0, 1], "assistant": [0, 1]}
+            assert list(cast.engines) == ["both-0", "both-1"]
+            store = RunStore.create(tmp_path / "run", {}, plans_of(config))
+            async with store:
+                scheduler = Watched(cast.lanes, cast.places, 6)
+                runner = Runner(cast.speakers, store, scheduler, 3, lambda event: None)
+                await runner.run(store.unfinished())
+            store.close()
 
-    engines, said = loop.run_until_complete(scenario())
-    assert engines == 1
-    assert said
-    assert len(list(tmp_path.glob("engine-*.log"))) == 1
+    loop.run_until_complete(scenario())
+    assert len(finished(tmp_path / "run")) == 6
+    assert {lane for seat in seats for lane in seat} == {0, 1}
 
 
 def test_an_engine_that_cannot_start_says_why(loop, tmp_path):

@@ -8,7 +8,8 @@ identical, which is checked. The engines stay up, their prefix caches are emptie
 
 self-play      scheduler, rendering, guardrails, store: everything `selfplay generate` does
 bare loop      the recorded requests in an asyncio loop without any of it, conversations in flight swept by hand
-all at once    all recorded requests handed over together, as if they were independent
+all at once    all recorded requests handed over together, as if they were independent: in the order the run made them,
+               and conversation by conversation, where requests that share a prefix run side by side
 lock-step      all conversations take their turn together, then the other side: how batch pipelines do it
 transformers   one conversation after another with `generate`, over the first few
 """
@@ -115,21 +116,32 @@ async def _measure(
     async def ours(number: int) -> None:
         hits["self-play"] = await self_play(config, both, dict(engines), folder / f"run-{number}")
 
-    names = ["self-play", f"bare loop, {best} in flight", "all at once", "lock-step"]
+    in_order = [[rows[step]] for step in range(max(map(len, recording))) for rows in recording if step < len(rows)]
+    names = [
+        "self-play",
+        f"bare loop, {best} in flight",
+        "all at once, by conversation",
+        "all at once, in order",
+        "lock-step",
+    ]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(repeats):
         seconds[names[0]].append(await clock(partial(ours, number)))
         seconds[names[1]].append(await clock(partial(bare, engines, recording, best, hits, names[1])))
         seconds[names[2]].append(await clock(partial(all_at_once, engines, recording, hits, names[2])))
-        seconds[names[3]].append(await clock(partial(lock_step, engines, recording, hits, names[3])))
+        seconds[names[3]].append(await clock(partial(all_at_once, engines, in_order, hits, names[3])))
+        seconds[names[4]].append(await clock(partial(lock_step, engines, recording, hits, names[4])))
     medians = {name: median(values) for name, values in seconds.items()}
-    limit = min(medians[names[1]], medians[names[2]])
+    limit = min(medians[name] for name in names[1:4])
+    ours_took = medians[names[0]]
     print("\n| " + case + " | s | turns/s | tok/s | cache hit | engine limit ÷ its time |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, value in medians.items():
         print(f"| {name} | {value:.1f} | {turns / value:.1f} | {tokens / value:,.0f} | {hits[name]:.0%} "
               f"| {limit / value:.2f} |")  # fmt: skip
-    print(f"\nefficiency {limit / medians[names[0]]:.3f}, {medians[names[3]] / medians[names[0]]:.2f} × lock-step")
+    against = {"bare loop": names[1], "all at once by conversation": names[2], "all at once in order": names[3]}
+    ratios = ", ".join(f"{key}: {medians[name] / ours_took:.3f}" for key, name in against.items())
+    print(f"\nefficiency against {ratios}; {medians[names[4]] / ours_took:.2f} times as fast as lock-step")
     if case == "ample":
         rate = one_by_one(both, recording[:6])
         print(f"transformers, one conversation after another: {rate:.1f} turns/s, "

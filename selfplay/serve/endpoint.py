@@ -123,13 +123,13 @@ class Endpoint:
                 async with self._session.post(
                     f"{self.url}/{path}", data=data, headers={"Content-Type": "application/json"}
                 ) as response:
-                    text = await response.text(errors="replace")
+                    content = await response.read()
                     refused = response.status in (429, 503, 529)
                     if response.status == 200:
-                        result = read(json.loads(text))
+                        result = read(json.loads(content))
                         self._last_success = time.monotonic()
                         return result
-                    cause, detail = f"http_{response.status}", text[:300]
+                    cause, detail = f"http_{response.status}", content[:300].decode(errors="replace")
                     self._judge(response, detail)
             except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
                 cause, detail = "bad_reply", f"{type(error).__name__}: {error}"

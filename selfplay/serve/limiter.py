@@ -14,7 +14,7 @@ from collections import deque
 class AdaptiveLimit:
     """A semaphore whose size follows what the server bears."""
 
-    def __init__(self, highest: int, start: int = 16) -> None:
+    def __init__(self, highest: int, start: int = 32) -> None:
         self._limit = float(min(start, highest))
         self._highest = highest
         self._threshold = float(highest)

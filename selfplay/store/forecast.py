@@ -51,10 +51,6 @@ def forecast(
     scale = conversations / max(1, ended)
     sampled = {role: usage.sampled_tokens * scale for role, usage in totals.by_role.items()}
     prompts = {role: usage.prompt_tokens * scale for role, usage in totals.by_role.items()}
-    cost = sum(
-        prompts.get(role, 0.0) * price_in / 1e6 + sampled.get(role, 0.0) * price_out / 1e6
-        for role, (price_in, price_out) in prices.items()
-    )
     return Forecast(
         conversations=conversations,
         measured=ended,
@@ -64,6 +60,6 @@ def forecast(
         start_seconds=start_seconds,
         seconds=seconds * scale,
         disk_bytes=plan_bytes + turn_bytes * scale,
-        cost=cost,
+        cost=totals.cost(prices) * scale,
         spread=1.96 / math.sqrt(max(1, ended)),
     )

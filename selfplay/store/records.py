@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from selfplay.chat.conversation import Turn
@@ -60,3 +61,11 @@ class Totals:
     def usage(self) -> Usage:
         """Tokens of both sides."""
         return sum(self.by_role.values(), Usage())
+
+    def cost(self, prices: Mapping[str, tuple[float, float]]) -> float:
+        """Money, at prices by side per million prompt and sampled tokens."""
+        return sum(
+            (self.by_role[role].prompt_tokens * price_in + self.by_role[role].sampled_tokens * price_out) / 1e6
+            for role, (price_in, price_out) in prices.items()
+            if role in self.by_role
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,10 +33,18 @@ class RunSummary:
     cut: int
     sampled_tokens: int
     cache_hit: float
+    cost: float
+    """Money, where prices are known."""
 
 
-def summarise(conversations: Iterable[Conversation], totals: Totals) -> RunSummary:
-    """Count a run."""
+def summarise(
+    conversations: Iterable[Conversation], totals: Totals, prices: Mapping[str, tuple[float, float]]
+) -> RunSummary:
+    """Count a run.
+
+    Args:
+        prices: by side, money per million prompt and sampled tokens.
+    """
     rounds: list[int] = []
     words: dict[str, list[int]] = {"user": [], "assistant": []}
     for conversation in conversations:
@@ -57,6 +65,7 @@ def summarise(conversations: Iterable[Conversation], totals: Totals) -> RunSumma
         cut=totals.cut,
         sampled_tokens=totals.usage.sampled_tokens,
         cache_hit=totals.usage.cache_hit,
+        cost=totals.cost(prices),
     )
 
 
