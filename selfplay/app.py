@@ -15,7 +15,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
@@ -25,17 +24,17 @@ import yaml
 from bench.nano import Pair, score_free, score_humans, tables
 from bench.report import write_report
 from selfplay.chat.conversation import Role
-from selfplay.chat.events import ConversationEnded, Event, Planned
+from selfplay.chat.events import Event, Planned
 from selfplay.chat.models import locate_model
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig, load_recipe
 from selfplay.data.loading import load
 from selfplay.engine.runner import Journal, Runner
 from selfplay.engine.scheduler import Lane, Scheduler
-from selfplay.errors import ConfigError
+from selfplay.errors import ConfigError, SelfplayError
 from selfplay.playing import INTERRUPTED as INTERRUPTED
 from selfplay.playing import interruptible, play
-from selfplay.runs import check_folder, facts_of, plans_of, prices_of, settled
+from selfplay.runs import check_folder, check_served, facts_of, plans_of, prices_of, settled
 from selfplay.serve.vllm_backend import EngineSpec
 from selfplay.sides import cast_of, engine_specs, side_of
 from selfplay.store.export import Exported, ExportFormat, export
@@ -49,7 +48,7 @@ from simulator.guardrails import Guardrails
 
 T = TypeVar("T")
 PILOT = 32
-"""Conversations after which an estimate is made."""
+"""Conversations that an estimate is made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,8 @@ def generate(
     Raises:
         SelfplayError: nothing usable was given, or an engine or the store gave up; what was said so far is kept.
     """
+    if resume and append:
+        raise ConfigError("--append starts more conversations, --resume finishes those there are; use one of them")
     config = with_folder(config, resume or append)
     return _run(_generate(config, resume, append, on_event or _ignore, metrics_port))
 
@@ -167,7 +168,7 @@ def summary(folder: str | Path) -> RunSummary:
     """A run in figures."""
     run = open_run(folder)
     try:
-        return summarise(run.conversations(), run.totals(), prices_of(run.facts()["config"]))
+        return summarise(run.conversations(), run.totals(), prices_of(run.facts().get("config", {})))
     finally:
         run.close()
 
@@ -218,7 +219,8 @@ def bench_nano(
     free = Path(out) / "free"
     free_config = config.model_copy(update={"guardrails": Guardrails.off(), "out": str(free)})
     say(f"free self-play: {config.conversations} conversations")
-    generate(free_config, resume=(free / DATABASE).exists())
+    if (stopped := generate(free_config, resume=(free / DATABASE).exists()).stopped) is not None:
+        raise SelfplayError(f"free self-play stopped: {stopped}; the same command goes on with it")
     run = open_run(free)
     simulated = list(run.conversations())
     run.close()
@@ -275,45 +277,28 @@ async def _generate(
         stopped = None
         if next(store.unfinished(), None) is not None:
             cast = await stack.enter_async_context(cast_of(config, sides, folder, on_event))
+            check_served(store, {role: endpoint.model for role, endpoint in cast.endpoints.items()})
             await stack.enter_async_context(store)
             stopped = await play(config, store, cast, on_event, interrupt, metrics_port=metrics_port)
     return Run(folder, stopped)
 
 
 async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None]) -> Forecast:
-    """Play the first conversations of the plan in a folder that is thrown away, as many at once as the run would."""
+    """Play the first conversations of the plan to their end, in a folder that is thrown away."""
     config = settled(config, resume=False, append=False)
+    wanted = config.conversations or 0
+    pilot = config.model_copy(update={"conversations": min(PILOT, wanted)})
     sides = [side_of(config, "user"), side_of(config, "assistant")]
     asked = time.monotonic()
     with TemporaryDirectory() as name:
         folder = Path(name) / "pilot"
-        store = RunStore.create(folder, {}, plans_of(config))
-        planned = (folder / DATABASE).stat().st_size
+        store = RunStore.create(folder, {}, plans_of(pilot))
         with closing(store), interruptible() as interrupt:
             async with cast_of(config, sides, folder, on_event) as cast, store:
                 began = time.monotonic()
-                await play(config, store, cast, on_event, interrupt, also=[partial(_stop_after, PILOT)])
-                ended = time.monotonic()
+                await play(pilot, store, cast, on_event, interrupt)
+                seconds = time.monotonic() - began
+            turns = [len(conversation.turns) for conversation in store.conversations()]
             totals = store.totals()
-        grown = (folder / DATABASE).stat().st_size - planned
-    return forecast(
-        config.conversations or 0,
-        totals,
-        start_seconds=began - asked,
-        seconds=ended - began,
-        plan_bytes=planned,
-        turn_bytes=grown,
-        prices=prices_of(config.model_dump()),
-    )
-
-
-def _stop_after(conversations: int, stop: Callable[[str], None]) -> Callable[[Event], None]:
-    left = [conversations]
-
-    def watch(event: Event) -> None:
-        if isinstance(event, ConversationEnded):
-            left[0] -= 1
-            if left[0] == 0:
-                stop("measured")
-
-    return watch
+        size = (folder / DATABASE).stat().st_size
+    return forecast(wanted, turns, totals, began - asked, seconds, size, prices_of(config.model_dump()))

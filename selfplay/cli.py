@@ -66,7 +66,7 @@ def generate(
     overrides["simulator_endpoint.model"] = simulator_model
     overrides["simulator_endpoint.tokenizer"] = simulator_tokenizer
     overrides["assistant_endpoint.model"] = assistant_model
-    loaded = config.load_recipe(recipe, config.GenerateConfig, overrides | config.assignments(settings or []))
+    loaded = config.load_recipe(recipe, config.GenerateConfig, overrides, config.assignments(settings or []))
     if plan:
         console.print_placement(app.placement(loaded))
         return
@@ -81,7 +81,8 @@ def generate(
         run = app.generate(loaded, resume=resume, append=append, on_event=progress, metrics_port=metrics_port)
     console.print_summary(app.summary(run.folder), str(run.folder))
     if run.stopped is not None:
-        console.say(f"stopped: {run.stopped}. Go on with the same command and --out {run.folder} --resume")
+        more = "without --append and -n, with" if append else "and"
+        console.say(f"stopped: {run.stopped}. Go on with the same command {more} --out {run.folder} --resume")
         raise typer.Exit(130 if run.stopped == app.INTERRUPTED else 0)
 
 

@@ -80,11 +80,14 @@ class GenerateConfig(BaseModel):
     guardrails: Guardrails = Guardrails()
 
 
-def load_recipe(name: str, kind: type[Config], overrides: Mapping[str, Any] | None = None) -> Config:
+def load_recipe(
+    name: str, kind: type[Config], overrides: Mapping[str, Any] | None = None, assigned: Mapping[str, Any] | None = None
+) -> Config:
     """A recipe by shipped name or path, with overrides on top.
 
     Args:
         overrides: dotted keys, `{"optim.max_steps": 20}`; None values are ignored.
+        assigned: the same, set last, None included; see `assignments`.
 
     Raises:
         ConfigError: not found, not YAML, or settings that do not fit (all of them listed).
@@ -93,6 +96,8 @@ def load_recipe(name: str, kind: type[Config], overrides: Mapping[str, Any] | No
     for key, value in (overrides or {}).items():
         if value is not None:
             _set(values, key, value)
+    for key, value in (assigned or {}).items():
+        _set(values, key, value)
     return validated(kind, values, name)
 
 
@@ -166,6 +171,8 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
     for key in path:
         values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{dotted}: {key} is a value and has no parts")
     values[last] = value
 
 

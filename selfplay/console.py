@@ -163,7 +163,7 @@ def print_turn(turn: Turn) -> None:
     """One turn. Text of models is data: markup in it is not interpreted."""
     title = turn.role if turn.origin == "sampled" else f"{turn.role} ({turn.origin})"
     style = _ROLE_STYLE[turn.role]
-    out.print(Panel(Text(turn.content), title=title, title_align="left", border_style=style, expand=False))
+    out.print(Panel(Text(_printable(turn.content)), title=title, title_align="left", border_style=style, expand=False))
 
 
 def print_forecast(forecast: Forecast) -> None:
@@ -177,7 +177,7 @@ def print_forecast(forecast: Forecast) -> None:
     for role, tokens in forecast.sampled_tokens.items():
         table.add_row(f"{role} tokens sampled", f"{tokens:,.0f}", f"{forecast.prompt_tokens[role]:,.0f} of prompts")
     start = f"and {forecast.start_seconds:.0f} s until the engines are up"
-    table.add_row("time", str(timedelta(seconds=round(forecast.seconds))), start)
+    table.add_row("time", f"≤ {timedelta(seconds=round(forecast.seconds))}", start)
     table.add_row("disk", f"{forecast.disk_bytes / 2**20:,.1f} MiB", "run folder")
     if forecast.cost:
         table.add_row("cost", f"{forecast.cost:,.2f}", "at the prices given")
@@ -211,6 +211,11 @@ def _ranges(cores: Sequence[int]) -> str:
         else:
             parts.append([core])
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _printable(text: str) -> str:
+    """Text of models and servers without terminal control characters."""
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
 
 
 def say(line: str) -> None:

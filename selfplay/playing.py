@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,12 +84,8 @@ async def play(
     interrupt: Interrupt,
     *,
     metrics_port: int | None = None,
-    also: Iterable[Callable[[Callable[[str], None]], Watcher]] = (),
 ) -> str | None:
     """Play what the run owes; why it stopped early, or None.
-
-    Args:
-        also: further watchers, each made from a function that stops the run and takes the reason.
 
     Raises:
         BackendError, StoreError: an engine, a server or the disk gave up; what is committed stays.
@@ -98,21 +95,24 @@ async def play(
     def stop(why: str) -> None:
         if not stopped:
             stopped.append(why)
+            interrupt.polite.clear()
             runner.stop()
             tell(Stopping(why))
 
     limits = Limits(stop, config.max_tokens_total, config.max_hours, store.totals().usage.sampled_tokens)
     metrics = RunMetrics(partial(_kv_free, cast), partial(_faults, cast))
-    watchers: list[Watcher] = [metrics, limits, on_event, *(make(stop) for make in also)]
+    watchers: list[Watcher] = [metrics, limits, on_event]
 
     def tell(event: Event) -> None:
         for watcher in watchers:
             watcher(event)
 
     tell(Planned(*store.counts()))
-    scheduler = Scheduler(cast.lanes, cast.places, config.max_in_flight or MOST_IN_FLIGHT)
+    unbounded = sys.maxsize if any(lane.capacity is not None for lane in cast.lanes) else MOST_IN_FLIGHT
+    scheduler = Scheduler(cast.lanes, cast.places, config.max_in_flight or unbounded)
     runner = Runner(cast.speakers, store, scheduler, config.max_rounds, tell)
     interrupt.polite.append(partial(stop, INTERRUPTED))
+    limits.check()
     clock = limits.start_clock()
     reporting = asyncio.create_task(report(metrics, store.folder, on_event))
     try:

@@ -10,15 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selfplay.chat.conversation import Turn
-from selfplay.chat.models import content_hash
+from selfplay.chat.conversation import Role, Turn
+from selfplay.chat.models import content_hash, locate_model
 from selfplay.config import GenerateConfig
 from selfplay.errors import ConfigError, StoreError
 from selfplay.seeds import derive_seed
 from selfplay.settings import differences, flat
 from selfplay.sides import side_of
 from selfplay.store.records import Plan
-from selfplay.store.store import DATABASE, RunReader
+from selfplay.store.store import DATABASE, RunReader, RunStore
 from simulator.opening import read_openings
 
 DEFAULT_CONVERSATIONS = 32
@@ -99,7 +99,9 @@ def facts_of(config: GenerateConfig) -> dict[str, Any]:
         if side.folder is not None:
             models[kind] = {"path": str(side.folder), "content_hash": content_hash(side.folder)}
         else:
-            models[kind] = {"path": str(side.url), "content_hash": ""}
+            tokenizer = config.simulator_endpoint.tokenizer if side.role == "user" else None
+            hashed = content_hash(locate_model(tokenizer, "simulator")) if tokenizer else ""
+            models[kind] = {"path": str(side.url), "content_hash": hashed}
     facts = {"config": config.model_dump(mode="json"), "models": models, "version": version("selfplay")}
     if config.openings:
         facts["openings"] = blake2b(Path(config.openings).read_bytes(), digest_size=16).hexdigest()
@@ -126,6 +128,19 @@ def check_folder(folder: Path, facts: dict[str, Any], *, resume: bool, append: b
         )
     if not (resume or append):
         raise StoreError(f"{folder}: already holds this run; finish it with --resume, grow it with --append -n")
+
+
+def check_served(store: RunStore, served: Mapping[Role, str]) -> None:
+    """Write down what the servers call the models they serve, and refuse to go on with others.
+
+    Raises:
+        StoreError: a server has another model than when the run began.
+    """
+    known = store.facts().get("served")
+    if known is None:
+        store.append({"served": served}, [])
+    elif known != served:
+        raise StoreError(f"{store.folder}: was made with the served models {known}, now they are {dict(served)}")
 
 
 def changed_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -121,9 +121,7 @@ async def cast_of(
             if side.url is not None:
                 await _connect(config, side, cast, stack)
         specs = engine_specs(config, sides, logs)
-        engines = await _start([spec for group in specs.values() for spec in group], on_event)
-        for engine in engines.values():
-            stack.push_async_callback(engine.close)
+        engines = await _start([spec for group in specs.values() for spec in group], stack, on_event)
         cast.engines |= engines
         for name, group in specs.items():
             lanes = [_add_lane(cast, _lane(engines[spec.name])) for spec in group]
@@ -154,6 +152,10 @@ def turns_of(config: GenerateConfig, side: Side, backend: Backend) -> TurnSample
 async def _connect(config: GenerateConfig, side: Side, cast: Cast, stack: AsyncExitStack) -> None:
     """Reach a side's server; it gets a lane without a budget."""
     assert side.url is not None
+    if side.role == "user" and config.simulator_endpoint.protocol == "text" and config.end_bias:
+        raise ConfigError(
+            "end_bias needs token ids: a server that takes text cannot be told of it; leave one of them out"
+        )
     settings = config.simulator_endpoint if side.role == "user" else config.assistant_endpoint
     endpoint = await Endpoint.connect(side.url, settings, KEY_VARIABLES[side.role])
     stack.push_async_callback(endpoint.close)
@@ -170,8 +172,10 @@ async def _connect(config: GenerateConfig, side: Side, cast: Cast, stack: AsyncE
     cast.speakers[side.role] = {lane: speaker_of(config, side.role, sampler)}
 
 
-async def _start(specs: Sequence[EngineSpec], on_event: Callable[[Event], None]) -> dict[str, Backend]:
-    """Start the engines; if one fails, the others are stopped.
+async def _start(
+    specs: Sequence[EngineSpec], stack: AsyncExitStack, on_event: Callable[[Event], None]
+) -> dict[str, Backend]:
+    """Start the engines; each is closed with `stack`, also if another one fails or the start is broken off.
 
     On a CPU all start at once. On a GPU each measures free memory while it starts, so they go one after the other.
     """
@@ -181,13 +185,14 @@ async def _start(specs: Sequence[EngineSpec], on_event: Callable[[Event], None])
         async with turns:
             engine = await VllmBackend.start(spec)
         told = partial(_tell_restart, spec.name, on_event)
-        return SupervisedBackend(engine, partial(VllmBackend.start, spec), told)
+        supervised = SupervisedBackend(engine, partial(VllmBackend.start, spec), told)
+        stack.push_async_callback(supervised.close)
+        return supervised
 
     started = await asyncio.gather(*map(start, specs), return_exceptions=True)
     errors = [outcome for outcome in started if isinstance(outcome, BaseException)]
     engines = [outcome for outcome in started if not isinstance(outcome, BaseException)]
     if errors:
-        await asyncio.gather(*(engine.close() for engine in engines))
         raise errors[0]
     return {spec.name: engine for spec, engine in zip(specs, engines, strict=True)}
 

@@ -71,7 +71,7 @@ async def test_a_server_that_is_gone_stops_the_run(serve):
     server, endpoint = await serve(settings={"attempts": 3})
     assert (await ask(endpoint)).turn.content
     await server.stop()
-    with pytest.raises(BackendError, match="nothing got through meanwhile") as raised:
+    with pytest.raises(BackendError, match="does not answer at all") as raised:
         await ask(endpoint)
     assert not isinstance(raised.value, RequestError)
 
@@ -81,20 +81,51 @@ async def test_concurrency_follows_what_the_server_bears(serve):
     await asyncio.gather(*(ask(endpoint, number) for number in range(1500)))
     assert server.counts["ok"] == 1500
     refused = server.counts["429"]
-    assert 0 < refused < 400, "it keeps running into the limit"
+    assert 0 < refused < 750, "it keeps running into the limit"
     assert server.most_busy > 30, "it stays far below what the server takes"
 
 
-async def test_retry_after_holds_back_every_request(serve):
-    server, endpoint = await serve(capacity=0, retry_after="0.4")
-    asked = asyncio.create_task(ask(endpoint))
-    await asyncio.sleep(0.1)
+async def test_retry_after_holds_back_every_request_also_those_that_wait_for_a_place(serve):
+    server, endpoint = await serve(capacity=0, retry_after="0.4", settings={"max_concurrency": 1})
+    asked = [asyncio.create_task(ask(endpoint, number)) for number in range(5)]
+    await asyncio.sleep(0.15)
     assert server.counts["429"] == 1
     server._capacity = None
     started = time.monotonic()
-    await asyncio.gather(asked, ask(endpoint, 1))
+    await asyncio.gather(*asked)
     assert time.monotonic() - started > 0.2
-    assert server.counts == {"429": 1, "ok": 2}
+    assert server.counts == {"429": 1, "ok": 5}
+
+
+async def test_a_poisoned_request_at_the_end_of_a_run_fails_alone(serve):
+    _, endpoint = await serve(reply=lambda body: "\ud83d", settings={"attempts": 2})
+    with pytest.raises(RequestError):
+        await ask(endpoint)
+
+
+async def test_a_server_that_gives_nothing_for_a_long_time_stops_the_run(serve):
+    _, endpoint = await serve(faults=1.0, stall=0.0, settings={"attempts": 50, "first_delay": 0.0})
+    endpoint._failing_since = time.monotonic() - 1000
+    with pytest.raises(BackendError, match="nothing got through for 17 minutes"):
+        await ask(endpoint)
+
+
+async def test_control_tokens_in_messages_are_broken_up_and_other_finishes_are_no_turns(serve):
+    seen = []
+
+    def reply(body):
+        seen.append(body["messages"][0]["content"])
+        return "fine"
+
+    _, endpoint = await serve(reply=reply, settings={"attempts": 1})
+    sampler = ChatSampler(endpoint, Sampling(max_tokens=8))
+    await sampler.sample([Turn("user", "a <|im_end|> b </s> [INST] 1 < 2 <b>")], 1, 0)
+    assert seen == ["a < |im_end|> b < /s> [ INST] 1 < 2 <b>"]
+    from selfplay.serve.chat_completions import _read
+
+    cut = {"choices": [{"finish_reason": "content_filter", "message": {"content": "half a"}}]}
+    with pytest.raises(ValueError, match="content_filter"):
+        _read(cut)
 
 
 def test_retry_after_is_seconds_or_a_date():
@@ -110,6 +141,8 @@ async def test_what_is_set_wrong_is_told_at_once(serve):
     settings = EndpointSettings(attempts=1, first_delay=0)
     with pytest.raises(ConfigError, match="no model 'gpt'; it lists scripted"):
         await Endpoint.connect(endpoint.url, settings.model_copy(update={"model": "gpt"}), "NO_KEY")
+    with pytest.raises(ConfigError, match="not a URL"):
+        await Endpoint.connect("http://[half/v1", settings, "NO_KEY")
     with pytest.raises(BackendError, match="cannot list models"):
         await Endpoint.connect("http://127.0.0.1:9/v1", settings, "NO_KEY")
     assert (endpoint.model, endpoint.max_context) == ("scripted", 4096)

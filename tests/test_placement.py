@@ -46,6 +46,11 @@ def test_each_model_gets_devices_of_its_own_where_there_are_enough():
     assert {spec.memory_share for spec in specs.values()} == {0.9}
 
 
+def test_devices_that_others_name_are_left_to_them():
+    specs = placed(gpus(2), model("simulator", devices=(0,)), model("assistant"))
+    assert [spec.devices for spec in specs.values()] == [(0,), (1,)]
+
+
 def test_unequal_models_share_a_device_by_the_size_of_their_weights():
     specs = placed(gpus(1), model("simulator", weights=8 * GIB), model("assistant", weights=40 * GIB))
     small, large = specs["simulator-0"].memory_share, specs["assistant-0"].memory_share

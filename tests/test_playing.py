@@ -89,6 +89,9 @@ async def test_a_second_interrupt_stops_at_once(tmp_path):
 @pytest.mark.parametrize("limit", [{"max_tokens_total": 300}, {"max_hours": 0.3 / 3600}])
 async def test_limits_stop_a_run_cleanly_and_it_can_go_on(url, tmp_path, limit):
     run = await asyncio.to_thread(app.generate, config(url, tmp_path / "run", **limit))
+    if "max_tokens_total" in limit:
+        again = await asyncio.to_thread(app.generate, config(url, tmp_path / "run", **limit), resume=True)
+        assert again.stopped == run.stopped, "a limit that was reached holds on resuming"
     assert run.stopped in ("300 tokens are sampled", f"{limit.get('max_hours', 0):g} hours are over")
     assert held(tmp_path / "run")[1] > 0
     run = await asyncio.to_thread(app.generate, config(url, tmp_path / "run"), resume=True)

@@ -223,3 +223,60 @@ async def test_events_add_up(setup):
         len(turns) for turns, _ in finished.values()
     )
     assert max(event.in_flight for event in run.events if isinstance(event, Admitted)) == 4
+
+
+def scarce():
+    """Engines whose caches hold a few of these conversations (about 60 tokens each)."""
+    return [Lane(150, 1, 200), Lane(150, 1, 200)]
+
+
+async def test_scarce_memory_changes_the_order_and_nothing_else(setup):
+    ample = await setup("a", latency=0.002).play(cap=30)
+    run = setup("b", latency=0.002)
+    assert await run.play(cap=30, lanes=scarce()) == ample
+    assert max(event.in_flight for event in run.events if isinstance(event, Admitted)) < 15
+
+
+async def test_histories_that_outgrow_the_cache_are_set_aside_and_taken_back(setup, renderers):
+    row = renderers["user"].encode_text("some words that take up room in every turn there is")
+    plans = [Plan(n, f"c{n}", derive_seed(0, n)) for n in range(12)]
+    run = setup(user=pick_from([row]), assistant=pick_from([row]), max_rounds=8, plans=plans, latency=0.001)
+    lanes = [Lane(160, 1, 60), Lane(160, 1, 60)]  # the longest history is said to be far shorter than they become
+    aside = []
+
+    class Watched(Scheduler):
+        def take_back(self):
+            seat = super().take_back()
+            aside.extend([seat] if seat else [])
+            return seat
+
+    store = RunStore.create(run.folder, {}, plans)
+    async with store:
+        scheduler = Watched(lanes, {"user": [0], "assistant": [1]}, 100)
+        assert await Runner(run.speakers, store, scheduler, 8, run.events.append).run(store.unfinished())
+    store.close()
+    assert len(run.finished()) == 12
+    assert aside
+    assert (scheduler.in_flight, scheduler.set_aside) == (0, 0)
+
+
+@pytest.mark.parametrize("lanes", [None, scarce()])
+async def test_a_stop_finishes_the_turns_in_flight_and_the_rest_can_follow(setup, lanes):
+    expected = await setup("whole").play()
+    run = setup("stopped", latency=0.01)
+    store = RunStore.create(run.folder, {}, run.plans)
+    async with store:
+        scheduler = Scheduler(lanes or [Lane(), Lane()], {"user": [0], "assistant": [1]}, 12)
+        asked = Counter()
+
+        def on_event(event):
+            asked.update([type(event).__name__])
+            if asked["Sampled"] == 40:
+                runner.stop()
+
+        runner = Runner(run.speakers, store, scheduler, run.max_rounds, on_event)
+        assert not await runner.run(store.unfinished())
+        assert asked["Asked"] == asked["Sampled"], "a turn that was asked for was not waited for"
+    store.close()
+    assert 0 < len(run.finished()) < 30
+    assert await run.play() == expected

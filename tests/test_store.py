@@ -58,6 +58,16 @@ async def test_unfinished_conversations_come_back_with_their_turns_and_sampled_i
     run.close()
 
 
+async def test_tokens_of_a_step_that_ended_before_its_first_turn_count_for_the_side_that_was_asked(folder):
+    opening = (Turn("user", "a table please", "fixed"),)
+    store = RunStore.create(folder, {}, [Plan(0, "c0", 1, opening), Plan(1, "c1", 2, PLANS[0].opening)])
+    async with store:
+        await store.commit(Entry(0, 0, opening, Usage(10, 0, 3), ended="failed:empty_reply"))
+        await store.commit(Entry(1, 0, PLANS[0].opening, Usage(7, 0, 2), Counter(early_end=5), "guardrail:early_end"))
+    assert store.totals().by_role == {"assistant": Usage(10, 0, 3), "user": Usage(7, 0, 2)}
+    store.close()
+
+
 async def test_many_commits_share_a_transaction(folder):
     store = RunStore.create(folder, {}, [Plan(n, f"c{n}", n) for n in range(200)])
     async with store:

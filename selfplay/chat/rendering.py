@@ -73,6 +73,10 @@ class ChatRenderer:
         self._pieces = lru_cache(maxsize=4096)(self._render_pieces)
         self._encoded = lru_cache(maxsize=16_384)(self._encode)
         self._backend = tokenizer.backend_tokenizer
+        named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+        added = {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.special_tokens: dict[int, str] = {**named, **added}
+        """Every control token by id, also those that the tokenizer has no name for."""
         self._cleans_up = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
 
     @property

@@ -11,7 +11,7 @@ from selfplay.chat.events import Event, Sampled
 
 @dataclass(slots=True)
 class Limits:
-    """Watches events; calls `stop` with the reason, once. Counts sampled tokens, those of earlier parts included."""
+    """Watches events; calls `stop` with the reason. Counts sampled tokens, those of earlier parts included."""
 
     stop: Callable[[str], None]
     max_tokens: int | None = None
@@ -21,9 +21,13 @@ class Limits:
     def __call__(self, event: Event) -> None:
         """Take one event."""
         if self.max_tokens is not None and isinstance(event, Sampled):
-            before, self.tokens = self.tokens, self.tokens + event.usage.sampled_tokens
-            if before < self.max_tokens <= self.tokens:
-                self.stop(f"{self.max_tokens:,} tokens are sampled")
+            self.tokens += event.usage.sampled_tokens
+            self.check()
+
+    def check(self) -> None:
+        """Stop if enough is sampled; a run that is taken up again may have reached it before."""
+        if self.max_tokens is not None and self.tokens >= self.max_tokens:
+            self.stop(f"{self.max_tokens:,} tokens are sampled")
 
     def start_clock(self) -> asyncio.TimerHandle | None:
         """Count hours from now, where they are limited; cancel the handle when the run is over."""

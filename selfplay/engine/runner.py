@@ -43,6 +43,7 @@ class Runner:
     _over: asyncio.Event = field(default_factory=asyncio.Event)
     _error: BaseException | None = None
     _stopping: bool = False
+    _broken_off: int = 0
 
     async def run(self, owed: Iterable[Unfinished]) -> bool:
         """Play conversations in the given order. What is committed stays, whatever is raised.
@@ -61,12 +62,13 @@ class Runner:
             if self._tasks:
                 await self._over.wait()
         finally:
+            self._stopping = True  # those that end now make room for nobody
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._error is not None:
             raise self._error
-        return not self._stopping
+        return self._next is None and not self._broken_off
 
     def stop(self) -> None:
         """Ask for no further turns; those asked for are still finished and committed."""
@@ -114,6 +116,7 @@ class Runner:
                 return
             if not self.scheduler.spoke(seat, role, utterance.context) and not self._stopping:
                 await self._wait_aside(seat)
+        self._broken_off += 1
 
     async def _commit(
         self, number: int, turns: list[Turn], given: tuple[Turn, ...], role: Role, utterance: Utterance

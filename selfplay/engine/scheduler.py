@@ -5,15 +5,15 @@ they share its budget). The cache pays only while everything in flight fits, so
 
 - a waiting conversation starts when its expected footprint fits beside those in flight,
 - a conversation that goes on does so at once, unless histories have outgrown the cache: then the one that was seated
-  last is set aside at its next turn boundary, until there is room again,
-- those set aside go before new ones, in the order they were; who has been seated longest is never set aside.
+  last on that engine is set aside at its next turn boundary, until there is room again,
+- those set aside go before new ones of their engines, in the order they were; who has been seated longest on an engine
+  is never set aside for it.
 
-Each decision costs O(1) in conversations in flight (amortised).
+Each decision costs O(1) in conversations in flight (amortised); engines and conversations set aside are few.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -33,11 +33,19 @@ class Lane:
     """Tokens of the histories in flight, in whole blocks."""
     reserved: int = field(default=0, init=False)
     """The same with short histories counted at what they are expected to become."""
-    seats: int = field(default=0, init=False)
+    seats: dict[Seat, None] = field(default_factory=dict, init=False)
+    """Conversations with a history here, in the order they were seated."""
+    aside: int = field(default=0, init=False)
+    """Chains of conversations set aside that will come back here."""
 
     def fits(self, tokens: int) -> bool:
         """Whether a history of this footprint fits beside the reserved ones; one alone always does."""
-        return self.capacity is None or self.seats == 0 or self.reserved + tokens <= self.capacity
+        return self.capacity is None or not self.seats or self.reserved + tokens <= self.capacity
+
+    @property
+    def spoken_for(self) -> bool:
+        """Whether room that comes free belongs to somebody set aside."""
+        return self.capacity is not None and self.aside > 0
 
     @property
     def overfull(self) -> bool:
@@ -80,13 +88,13 @@ class Scheduler:
             role: LengthEstimate(max(self.lanes[number].longest for number in numbers))
             for role, numbers in self._places.items()
         }
-        self._seated: dict[Seat, None] = {}
-        self._aside: deque[Seat] = deque()
+        self._in_flight = 0
+        self._aside: dict[Seat, None] = {}
 
     @property
     def in_flight(self) -> int:
         """Conversations that may speak now."""
-        return len(self._seated)
+        return self._in_flight
 
     @property
     def set_aside(self) -> int:
@@ -99,22 +107,26 @@ class Scheduler:
         Args:
             tokens: what each side's history holds already (resumed conversations); missing means nothing.
         """
-        if self._aside or len(self._seated) >= self._max_in_flight:
+        if self._in_flight >= self._max_in_flight:
             return None
         chains = {role: Chain(self._emptiest(numbers), tokens.get(role, 0)) for role, numbers in self._places.items()}
         seat = Seat(chains)
-        if not self._fits(seat):
+        if any(self.lanes[chain.lane].spoken_for for chain in chains.values()) or not self._fits(seat):
             return None
         self._sit(seat)
         return seat
 
     def take_back(self) -> Seat | None:
-        """The conversation set aside first, once it fits again."""
-        if not self._aside or not self._fits(self._aside[0]):
-            return None
-        seat = self._aside.popleft()
-        self._sit(seat)
-        return seat
+        """Who was set aside first, once it fits again. Those that share no engine do not wait for each other."""
+        blocked: set[int] = set()
+        for seat in self._aside:
+            lanes = {chain.lane for chain in seat.chains.values() if self.lanes[chain.lane].capacity is not None}
+            if not lanes & blocked and self._fits(seat):
+                self._leave_aside(seat)
+                self._sit(seat)
+                return seat
+            blocked |= lanes
+        return None
 
     def spoke(self, seat: Seat, role: Role, tokens: int) -> bool:
         """A side's history now holds `tokens`. Whether the conversation may go on; otherwise it is set aside."""
@@ -123,9 +135,11 @@ class Scheduler:
         self._release(chain)
         chain.tokens = tokens
         self._claim(role, chain)
-        if any(self.lanes[chain.lane].overfull for chain in seat.chains.values()) and self._is_last(seat):
+        if any(self._must_go(seat, self.lanes[chain.lane]) for chain in seat.chains.values()):
             self._stand(seat)
-            self._aside.append(seat)
+            self._aside[seat] = None
+            for chain in seat.chains.values():
+                self.lanes[chain.lane].aside += 1
             return False
         return True
 
@@ -136,7 +150,11 @@ class Scheduler:
         self._stand(seat)
 
     def _emptiest(self, numbers: Sequence[int]) -> int:
-        return min(numbers, key=lambda number: (self.lanes[number].reserved, self.lanes[number].seats))
+        def load(number: int) -> tuple[bool, int, int]:
+            lane = self.lanes[number]
+            return lane.spoken_for, lane.reserved, len(lane.seats)
+
+        return numbers[0] if len(numbers) == 1 else min(numbers, key=load)
 
     def _fits(self, seat: Seat) -> bool:
         demands: dict[int, int] = {}
@@ -156,27 +174,32 @@ class Scheduler:
         chain.reserved = self._footprint(role, chain)
         lane.held += chain.held
         lane.reserved += chain.reserved
-        lane.seats += 1
 
     def _release(self, chain: Chain) -> None:
         lane = self.lanes[chain.lane]
         lane.held -= chain.held
         lane.reserved -= chain.reserved
-        lane.seats -= 1
 
     def _sit(self, seat: Seat) -> None:
         for role, chain in seat.chains.items():
             self._claim(role, chain)
-        self._seated[seat] = None
+            self.lanes[chain.lane].seats[seat] = None
+        self._in_flight += 1
 
     def _stand(self, seat: Seat) -> None:
         for chain in seat.chains.values():
             self._release(chain)
-        del self._seated[seat]
+            self.lanes[chain.lane].seats.pop(seat, None)
+        self._in_flight -= 1
 
-    def _is_last(self, seat: Seat) -> bool:
-        """Whether `seat` was seated last and is not the only one."""
-        return len(self._seated) > 1 and next(reversed(self._seated)) is seat
+    def _leave_aside(self, seat: Seat) -> None:
+        del self._aside[seat]
+        for chain in seat.chains.values():
+            self.lanes[chain.lane].aside -= 1
+
+    def _must_go(self, seat: Seat, lane: Lane) -> bool:
+        """Whether the lane's histories have outgrown it and `seat` was seated there last, and not alone."""
+        return lane.overfull and len(lane.seats) > 1 and next(reversed(lane.seats)) is seat
 
 
 def _blocks(tokens: int, block: int) -> int:

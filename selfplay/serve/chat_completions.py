@@ -1,4 +1,8 @@
-"""A hosted assistant over /v1/chat/completions: messages in, text out. The server's own template does the rest."""
+"""A hosted assistant over /v1/chat/completions: messages in, text out. The server's own template does the rest.
+
+Servers read control tokens in messages as control. What looks like one is sent with a space in it; the run keeps the
+text as it was.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,8 @@ from selfplay.serve.backend import Sampling
 from selfplay.serve.endpoint import Endpoint
 from selfplay.serve.turns import SampledTurn
 
+_CONTROL = re.compile(r"<(?=\||/?s>|(start|end)_of_turn>)|\[(?=/?INST\])")
+"""Where texts look like control tokens of the usual templates; which one the server has is not known."""
 _TOO_LONG = re.compile(
     r"context.{0,12}(length|window)|too (many|long).{0,20}tokens|maximum.{0,20}tokens", re.IGNORECASE
 )
@@ -34,7 +40,7 @@ class ChatSampler:
             BackendError: the server is gone or refuses everything.
         """
         body = {
-            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
+            "messages": [{"role": turn.role, "content": _CONTROL.sub(r"\g<0> ", turn.content)} for turn in turns],
             "max_tokens": self._sampling.max_tokens,
             "temperature": self._sampling.temperature,
             "top_p": self._sampling.top_p,
@@ -57,6 +63,8 @@ def _read(reply: dict[str, Any]) -> SampledTurn:
     content = choice["message"]["content"]
     if not isinstance(content, str | None):
         raise ValueError("content is no text")
+    if choice.get("finish_reason") not in ("stop", "length", "eos", None):
+        raise ValueError(f"finished for {choice['finish_reason']!r}")
     (content or "").encode()  # half a surrogate pair cannot be stored: garbage, a ValueError
     usage = reply.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0

@@ -51,7 +51,7 @@ class TokenCompletions:
         def read(reply: dict[str, Any]) -> Completion:
             choice = reply["choices"][0]
             ids = tuple(map(int, choice["token_ids"]))
-            stopped = choice["finish_reason"] == "stop"
+            stopped = _stopped(choice)
             if stopped and (not ids or ids[-1] not in request.stop_ids):
                 raise ValueError("stopped, but not at a stop token")
             prompt, cached = _usage(reply)
@@ -73,9 +73,9 @@ class TextCompletions:
     def __init__(self, endpoint: Endpoint, renderer: ChatRenderer) -> None:
         self._endpoint = endpoint
         self._renderer = renderer
-        tokenizer = renderer.tokenizer
-        self._special = set(tokenizer.all_special_ids)
-        self._control = re.compile("|".join(map(re.escape, tokenizer.all_special_tokens)))
+        self._special = renderer.special_tokens
+        longest_first = sorted(self._special.values(), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)))
 
     @property
     def max_context(self) -> int:
@@ -97,7 +97,7 @@ class TextCompletions:
             choice = reply["choices"][0]
             text = self._control.sub("", choice["text"]).strip()
             text.encode()  # half a surrogate pair cannot be stored: garbage, a ValueError
-            stopped = choice["finish_reason"] == "stop"
+            stopped = _stopped(choice)
             ids = tuple(self._renderer.encode_text(text))
             stop_id = None
             if stopped:
@@ -117,6 +117,14 @@ class TextCompletions:
         for special, run in groupby(ids, key=self._special.__contains__):
             text = decode(list(run), skip_special_tokens=False)
             yield text if special else self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _stopped(choice: dict[str, Any]) -> bool:
+    """Whether a turn came to its end rather than to the token limit; anything else is no turn."""
+    reason = choice["finish_reason"]
+    if reason not in ("stop", "length", "eos_token", "stop_sequence"):
+        raise ValueError(f"finished for {reason!r}")
+    return bool(reason != "length")
 
 
 def _sampling(request: GenerationRequest) -> dict[str, Any]:

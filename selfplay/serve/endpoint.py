@@ -27,6 +27,8 @@ from selfplay.serve.limiter import AdaptiveLimit
 T = TypeVar("T")
 _BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529}
 _CONFIGURED_WRONG = {401, 402, 403, 404, 405}
+_OUTAGE = 60.0
+"""Seconds without any reply, on top of two time-outs, after which the server counts as gone."""
 _LONGEST_PAUSE = 300.0
 """Seconds; a server that asks for more is asked again after this."""
 
@@ -67,7 +69,7 @@ class Endpoint:
         self._settings = settings
         self._session = session
         self._resume_at = 0.0
-        self._last_success = time.monotonic()
+        self._failing_since: float | None = None
         self._random = random.Random()
 
     @classmethod
@@ -107,19 +109,18 @@ class Endpoint:
 
         Raises:
             RequestError: this request failed for good.
-            BackendError: the server refuses everything, or nothing has got through since this request began.
+            BackendError: the server refuses everything, or does not answer any more.
         """
-        began = time.monotonic()
         data = json.dumps({"model": self.model, **body}).encode()
         cause = detail = ""
         for attempt in range(self._settings.attempts):
             if attempt:
                 await asyncio.sleep(self._back_off(attempt))
-            while (pause := self._resume_at - time.monotonic()) > 0:
-                await asyncio.sleep(pause * (1 + 0.1 * self._random.random()))
             ticket = await self.limit.acquire()
             refused = True
             try:
+                while (pause := self._resume_at - time.monotonic()) > 0:
+                    await asyncio.sleep(pause * (1 + 0.1 * self._random.random()))
                 async with self._session.post(
                     f"{self.url}/{path}", data=data, headers={"Content-Type": "application/json"}
                 ) as response:
@@ -127,23 +128,43 @@ class Endpoint:
                     refused = response.status in (429, 503, 529)
                     if response.status == 200:
                         result = read(json.loads(content))
-                        self._last_success = time.monotonic()
+                        self._failing_since = None
                         return result
                     cause, detail = f"http_{response.status}", content[:300].decode(errors="replace")
                     self._judge(response, detail)
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-                cause, detail = "bad_reply", f"{type(error).__name__}: {error}"
             except TimeoutError:
                 cause, detail = "timeout", f"no reply within {self._settings.timeout:g} s"
             except aiohttp.ClientError as error:
                 cause, detail = "connection", str(error)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+                cause, detail = "bad_reply", f"{type(error).__name__}: {error}"
             finally:
                 self.limit.release(ticket, refused)
-            self.faults[cause] += 1
+            self._count_fault(cause, detail)
         message = f"{self.url}: no usable reply in {self._settings.attempts} tries, the last: {cause} ({detail})"
-        if self._last_success < began:
-            raise BackendError(f"{message}; nothing got through meanwhile: check the server, then use --resume")
-        raise RequestError(message, cause)
+        if await self._is_up():
+            raise RequestError(message, cause)
+        raise BackendError(f"{message}; the server does not answer at all: check it, then use --resume")
+
+    def _count_fault(self, cause: str, detail: str) -> None:
+        """Take note of a try that gave nothing; raise when nothing has got through for a long time."""
+        self.faults[cause] += 1
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > _OUTAGE + 2 * self._settings.timeout:
+            minutes = (now - self._failing_since) / 60
+            raise BackendError(
+                f"{self.url}: nothing got through for {minutes:.0f} minutes, the last: {cause} ({detail}); check the "
+                "server, then use --resume"
+            )
+
+    async def _is_up(self) -> bool:
+        """Whether the server answers anything at all: then a request that failed for good did so alone."""
+        try:
+            async with self._session.get(f"{self.url}/models", timeout=aiohttp.ClientTimeout(total=10)) as response:
+                return response.status < 500
+        except (TimeoutError, aiohttp.ClientError):
+            return False
 
     def _judge(self, response: aiohttp.ClientResponse, detail: str) -> None:
         """Raise what another try cannot change; take note of when to come back."""
@@ -176,23 +197,24 @@ class Endpoint:
 
     async def _list_models(self, key_variable: str) -> list[dict[str, Any]]:
         for attempt in range(self._settings.attempts):
+            if attempt:
+                await asyncio.sleep(self._back_off(attempt))
             try:
                 async with self._session.get(f"{self.url}/models") as response:
                     if response.status in (401, 403):
                         raise BackendError(f"{self.url} answers {response.status}; put its key into ${key_variable}")
                     if response.status == 200:
-                        listed = json.loads(await response.text())["data"]
+                        listed = json.loads(await response.read())["data"]
                         return [entry for entry in listed if isinstance(entry, dict)]
                     if response.status not in _BUSY:
                         return []
                     cause = f"it answers {response.status}"
-            except (KeyError, TypeError, ValueError, AttributeError):
-                cause = "its reply is not a list of models"
             except aiohttp.InvalidURL as error:
                 raise ConfigError(f"{self.url}: not a URL; expected one like http://127.0.0.1:8000/v1") from error
             except (TimeoutError, aiohttp.ClientError) as error:
                 cause = str(error) or "time-out"
-            await asyncio.sleep(self._back_off(attempt + 1))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                cause = "its reply is not a list of models"
         raise BackendError(f"{self.url}: cannot list models ({cause}); is it an OpenAI-compatible server, and up?")
 
 

@@ -120,6 +120,10 @@ def _on_gpus(draft: Sequence[tuple[PlacedModel, EngineSpec]], machine: Machine) 
 
 def _devices(draft: Sequence[tuple[PlacedModel, EngineSpec]], count: int) -> Iterator[tuple[int, ...]]:
     """GPUs of each engine: those named, else the next ones in turn."""
+    taken = {device for model, _ in draft for device in model.placement.devices or ()}
+    wanted_elsewhere = sum(model.placement.tensor_parallel_size for model, _ in draft if not model.placement.devices)
+    untaken = [device for device in range(count) if device not in taken]
+    pool = untaken if len(untaken) >= wanted_elsewhere else list(range(count))
     cursor = 0
     named: dict[str, list[int]] = {}
     for model, _ in draft:
@@ -128,7 +132,7 @@ def _devices(draft: Sequence[tuple[PlacedModel, EngineSpec]], count: int) -> Ite
         if wanted > count:
             raise ConfigError(f"{model.name}: tensor_parallel_size {wanted}, but this machine shows {count} GPUs")
         if given is None:
-            yield tuple((cursor + offset) % count for offset in range(wanted))
+            yield tuple(pool[(cursor + offset) % len(pool)] for offset in range(wanted))
             cursor += wanted
             continue
         if unknown := [device for device in given if not 0 <= device < count]:

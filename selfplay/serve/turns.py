@@ -55,7 +55,7 @@ class TurnSampler:
         self._end_id = end
         self._stop_ids = (renderer.end_of_turn_id,) if end is None else (renderer.end_of_turn_id, end)
         # A special token inside a turn would be control in the history and missing from the text: never drawn.
-        forbidden = set(renderer.tokenizer.all_special_ids) - set(self._stop_ids)
+        forbidden = set(renderer.special_tokens) - set(self._stop_ids)
         self._bias = tuple((id, _NEVER) for id in sorted(forbidden))
         if end is not None and end_bias:
             self._bias += ((end, end_bias),)

@@ -133,22 +133,28 @@ class VllmBackend:
     async def _read(self) -> None:
         """Resolve futures as replies arrive; at the end of the stream fail whatever still waits."""
         assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            reply = json.loads(line)
-            if "free" in reply:
-                self._kv = replace(self._kv, free=reply["free"] * self._kv.block)
-            future = self._waiting.pop(reply["id"])
-            if future.done():  # its conversation was cancelled
-                continue
-            if "error" in reply:
-                future.set_exception(RequestError(reply["error"]))
-            else:
-                future.set_result(reply)
-        if self._gone is None:
-            self._gone = BackendError(f"the engine process ended; its log ({self._log}) ends:\n{_tail(self._log)}")
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(self._gone)
+        try:
+            async for line in self._process.stdout:
+                self._take(json.loads(line))
+        except ValueError:  # half a line: the worker was killed while it wrote
+            pass
+        finally:
+            if self._gone is None:
+                self._gone = BackendError(f"the engine process ended; its log ({self._log}) ends:\n{_tail(self._log)}")
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(self._gone)
+
+    def _take(self, reply: dict[str, Any]) -> None:
+        if "free" in reply:
+            self._kv = replace(self._kv, free=reply["free"] * self._kv.block)
+        future = self._waiting.pop(reply["id"])
+        if future.done():  # its conversation was cancelled
+            return
+        if "error" in reply:
+            future.set_exception(RequestError(reply["error"]))
+        else:
+            future.set_result(reply)
 
 
 def _request(request: GenerationRequest) -> dict[str, Any]:

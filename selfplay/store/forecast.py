@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, pstdev
 
+from selfplay.errors import SelfplayError
 from selfplay.store.records import Totals
 
 
@@ -14,13 +17,14 @@ class Forecast:
 
     conversations: int
     measured: int
-    """Conversations that had ended when the figures were taken."""
+    """Conversations of the pilot."""
     turns: float
     sampled_tokens: dict[str, float]
     """By side."""
     prompt_tokens: dict[str, float]
     start_seconds: float
     seconds: float
+    """At the pilot's pace; a longer run has more conversations in flight and is rarely slower."""
     disk_bytes: float
     cost: float
     spread: float
@@ -28,38 +32,37 @@ class Forecast:
 
 def forecast(
     conversations: int,
+    turns: Sequence[int],
     totals: Totals,
-    *,
     start_seconds: float,
     seconds: float,
-    plan_bytes: int,
-    turn_bytes: int,
+    disk_bytes: int,
     prices: dict[str, tuple[float, float]],
 ) -> Forecast:
-    """Scale what a pilot took to a whole run.
-
-    The pilot ends while longer conversations still go on. Turns per conversation are therefore all turns over the
-    number of endings, which counts the unfinished ones too (maximum likelihood under a constant hazard).
+    """Scale what a pilot took, all of whose conversations were played to their end, to a whole run.
 
     Args:
+        turns: of each conversation of the pilot.
         start_seconds: until the first conversation could begin.
         seconds: from then on.
-        plan_bytes, turn_bytes: on disk, for the plan of the whole run and for the pilot's turns.
+        disk_bytes: of the pilot's file.
         prices: by side, money per million prompt and sampled tokens.
+
+    Raises:
+        SelfplayError: no conversation has ended.
     """
-    ended = sum(count for reason, count in totals.reasons.items() if reason is not None)
-    scale = conversations / max(1, ended)
-    sampled = {role: usage.sampled_tokens * scale for role, usage in totals.by_role.items()}
-    prompts = {role: usage.prompt_tokens * scale for role, usage in totals.by_role.items()}
+    if not turns or not sum(turns):
+        raise SelfplayError("nothing to foresee from: no conversation of the pilot has ended")
+    scale = conversations / len(turns)
     return Forecast(
         conversations=conversations,
-        measured=ended,
-        turns=totals.turns * scale,
-        sampled_tokens=sampled,
-        prompt_tokens=prompts,
+        measured=len(turns),
+        turns=sum(turns) * scale,
+        sampled_tokens={role: usage.sampled_tokens * scale for role, usage in totals.by_role.items()},
+        prompt_tokens={role: usage.prompt_tokens * scale for role, usage in totals.by_role.items()},
         start_seconds=start_seconds,
         seconds=seconds * scale,
-        disk_bytes=plan_bytes + turn_bytes * scale,
+        disk_bytes=disk_bytes * scale,
         cost=totals.cost(prices) * scale,
-        spread=1.96 / math.sqrt(max(1, ended)),
+        spread=1.96 * pstdev(turns) / mean(turns) / math.sqrt(len(turns)),
     )

@@ -16,7 +16,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -159,6 +159,7 @@ class RunStore(RunReader):
             raise
         self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
 
     @classmethod
     def create(cls, folder: Path, facts: Mapping[str, Any], plans: Iterable[Plan]) -> RunStore:
@@ -209,6 +210,8 @@ class RunStore(RunReader):
         Raises:
             StoreError: it could not be written (full disk, lost folder).
         """
+        if self._writer is None or self._writer.done():
+            raise StoreError(f"{self.folder}: the writer is not running; what was committed before stays readable")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((entry, future))
         self._wake.set()
@@ -225,6 +228,7 @@ class RunStore(RunReader):
         """Write what waits and stop the writer."""
         self._closing = True
         self._wake.set()
+        assert self._writer is not None
         await self._writer
 
     def close(self) -> None:
@@ -254,7 +258,8 @@ class RunStore(RunReader):
                         _insert(self._writing, entry)
                     await loop.run_in_executor(flusher, self._writing.commit)
                 except Exception as cause:  # a waiting conversation must never be left waiting
-                    self._writing.rollback()
+                    with suppress(sqlite3.Error):
+                        self._writing.rollback()
                     error = StoreError(
                         f"{self.folder}: cannot write ({cause}); what was committed before stays readable"
                     )
@@ -303,8 +308,9 @@ def _plan_row(plan: Plan) -> tuple[int, str, int, str]:
 
 def _insert(database: sqlite3.Connection, entry: Entry) -> None:
     last = len(entry.turns) - 1
+    spoken = last >= 0 and entry.turns[last].origin != "fixed"  # else the step ended before its side said anything
     for offset, turn in enumerate(entry.turns):
-        usage = entry.usage if offset == last else _NOTHING
+        usage = entry.usage if spoken and offset == last else _NOTHING
         ids = None if turn.token_ids is None else str(list(turn.token_ids))  # JSON
         database.execute(
             _INSERT_TURN,
@@ -314,13 +320,13 @@ def _insert(database: sqlite3.Connection, entry: Entry) -> None:
             ),
         )  # fmt: skip
     if entry.rejected:
-        at = entry.at + max(last, 0)
+        at = entry.at + (last if spoken else last + 1)
         database.executemany(
             "INSERT INTO rejections VALUES (?, ?, ?, ?)",
             [(entry.conversation, at, reason, count) for reason, count in entry.rejected.items()],
         )
     if entry.ended is not None:
-        usage = _NOTHING if entry.turns else entry.usage
+        usage = _NOTHING if spoken else entry.usage
         counts = (usage.prompt_tokens, usage.cached_tokens, usage.sampled_tokens)
         database.execute(_END, (entry.ended, *counts, entry.conversation))
 
