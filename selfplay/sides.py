@@ -16,7 +16,7 @@ from pathlib import Path
 from assistant.speaker import AssistantSpeaker
 from selfplay.chat.conversation import Role
 from selfplay.chat.events import EngineRestarted, Event
-from selfplay.chat.models import load_renderer, locate_model
+from selfplay.chat.models import ModelKind, load_renderer, locate_model
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig
@@ -70,9 +70,9 @@ def side_of(config: GenerateConfig, role: Role) -> Side:
         ModelError: no usable model folder or tokenizer.
         ConfigError: a simulator on a server without a tokenizer here.
     """
-    name, kind = (config.simulator, "simulator") if role == "user" else (config.assistant, "assistant")
+    name = config.simulator if role == "user" else config.assistant
     if not is_url(name):
-        folder = locate_model(name, "simulator" if kind == "simulator" else "assistant")
+        folder = locate_model(name, _kind(role))
         return Side(role, folder, None, load_renderer(folder, role))
     if role == "assistant":
         return Side(role, None, name, None)
@@ -211,5 +211,5 @@ def _add_lane(cast: Cast, lane: Lane) -> int:
     return len(cast.lanes) - 1
 
 
-def _kind(role: Role) -> str:
+def _kind(role: Role) -> ModelKind:
     return "simulator" if role == "user" else "assistant"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfplay.chat.conversation import Role
 from selfplay.chat.events import Event
-from selfplay.chat.models import load_renderer, locate_model
+from selfplay.chat.models import ModelKind, load_renderer, locate_model
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig
 from selfplay.engine.runner import Runner
@@ -28,14 +28,14 @@ WORDS = (
     "I have found three of them, shall I book one?",
     "Yes, that sounds good to me.",
 )
-ROLES: tuple[tuple[Role, str], ...] = (("user", "simulator"), ("assistant", "assistant"))
+ROLES: tuple[tuple[Role, ModelKind], ...] = (("user", "simulator"), ("assistant", "assistant"))
 
 
 def scripted_backends(latency: float) -> dict[Role, ScriptedBackend]:
     """A backend for each side that answers with one of a few sentences and never ends a conversation."""
     backends: dict[Role, ScriptedBackend] = {}
     for role, kind in ROLES:
-        renderer = load_renderer(locate_model("nano", "simulator" if kind == "simulator" else "assistant"), role)
+        renderer = load_renderer(locate_model("nano", kind), role)
         backends[role] = ScriptedBackend(pick_from([renderer.encode_text(text) for text in WORDS]), latency=latency)
     return backends
 
@@ -49,7 +49,7 @@ def scripted_speakers(config: GenerateConfig, backends: dict[Role, ScriptedBacke
     """Both sides as the embedded pair's templates render them."""
     speakers: dict[Role, dict[int, Speaker]] = {}
     for lane, (role, kind) in enumerate(ROLES):
-        renderer = load_renderer(locate_model("nano", "simulator" if kind == "simulator" else "assistant"), role)
+        renderer = load_renderer(locate_model("nano", kind), role)
         speakers[role] = {
             lane: speaker_of(config, role, TurnSampler(backends[role], renderer, role, config.user_sampling))
         }

@@ -23,8 +23,8 @@ _UNKNOWN_CONTEXT = 8192
 """Tokens, where neither server nor settings tell."""
 
 
-class TokenCompletions:
-    """Token ids in, token ids out."""
+class _Served:
+    """What both have in common: an endpoint behind them."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -38,6 +38,14 @@ class TokenCompletions:
     def kv(self) -> KvCache | None:
         """Servers do not tell."""
         return None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._endpoint.close()
+
+
+class TokenCompletions(_Served):
+    """Token ids in, token ids out."""
 
     async def generate(self, request: GenerationRequest) -> Completion:
         """Sample one turn; see `Backend.generate`."""
@@ -62,30 +70,16 @@ class TokenCompletions:
 
         return await self._endpoint.post("completions", body, read)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._endpoint.close()
 
-
-class TextCompletions:
+class TextCompletions(_Served):
     """Token ids in, through text, token ids out."""
 
     def __init__(self, endpoint: Endpoint, renderer: ChatRenderer) -> None:
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self._renderer = renderer
         self._special = renderer.special_tokens
         longest_first = sorted(self._special.values(), key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)))
-
-    @property
-    def max_context(self) -> int:
-        """Longest prompt plus completion, in tokens."""
-        return self._endpoint.max_context or _UNKNOWN_CONTEXT
-
-    @property
-    def kv(self) -> KvCache | None:
-        """Servers do not tell."""
-        return None
 
     async def generate(self, request: GenerationRequest) -> Completion:
         """Sample one turn; see `Backend.generate`."""
@@ -106,10 +100,6 @@ class TextCompletions:
             return Completion(ids, "stop" if stopped else "length", stop_id, prompt or len(request.prompt_ids), cached)
 
         return await self._endpoint.post("completions", body, read)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._endpoint.close()
 
     def _written(self, ids: Sequence[int]) -> Iterator[str]:
         """The prompt as text: control tokens as they are, what only looks like one with a space in it."""
