@@ -81,7 +81,7 @@ def test_token_ids_over_http_extend_the_history_and_hit_the_cache(url):
     assert usages[-1].cached_tokens > 0
 
 
-def test_text_over_http_gives_turns_and_ends(url):
+def test_text_over_http_gives_turns(url):
     turns, usages, _ = asyncio.run(conversation(url, "text"))
     assert turns[0].content
     assert usages[0].sampled_tokens > 0
