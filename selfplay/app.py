@@ -23,12 +23,20 @@ import yaml
 
 from bench.nano import Pair, score_free, score_humans, tables
 from bench.report import write_report
-from selfplay.chat.conversation import Role
+from selfplay.chat.conversation import Conversation, Role
 from selfplay.chat.events import Event, Planned
 from selfplay.chat.models import locate_model
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig, load_recipe
-from selfplay.data.loading import load
+from selfplay.data.catalogue import Dataset, catalogue, entry_named, locate
+from selfplay.data.catalogue import local_file as local_file
+from selfplay.data.cleaning.config import CleanConfig as CleanConfig
+from selfplay.data.cleaning.pipeline import Progress, clean_sources
+from selfplay.data.cleaning.tally import Tally
+from selfplay.data.formats import FORMATS as FORMATS
+from selfplay.data.loading import Loaded, load, stream
+from selfplay.data.mixing import Mixed, parse_weights
+from selfplay.data.mixing import mix as mix_sources
 from selfplay.engine.runner import Journal, Runner
 from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.errors import ConfigError, SelfplayError
@@ -206,7 +214,8 @@ def bench_nano(
         locate_model(config.assistant, "assistant"),
     )
     mixture = load_recipe("nano/simulator", TrainConfig).data
-    people = load(mixture.datasets, split="held_out", held_out=mixture.held_out).conversations
+    held_out = load(mixture.datasets, split="held_out", held_out=mixture.held_out).conversations
+    people = [conversation for conversation in held_out if not conversation.context]
     trained = load(["sgd_train"], split="train", held_out=mixture.held_out).conversations
     seen = frozenset(service for conversation in trained for service in conversation.meta["services"])
     sampling = config.user_sampling
@@ -214,7 +223,7 @@ def bench_nano(
     for name in datasets:
         loaded = load([name])
         sheet = score_humans(name, loaded.conversations, pair, sampling, seen, say)
-        sheet.left_out["rows that are no conversation"] = sum(loaded.skipped.values())
+        sheet.left_out["rows that are no conversation"] = loaded.refused.counts.total()
         sheets.append(sheet)
     free = Path(out) / "free"
     free_config = config.model_copy(update={"guardrails": Guardrails.off(), "out": str(free)})
@@ -227,6 +236,67 @@ def bench_nano(
     scores = score_free(people, simulated)
     write_report(Path(out), sheets, scores, simulated)
     return tables(sheets, scores)
+
+
+def clean(
+    sources: Sequence[str],
+    out: str | Path,
+    config: CleanConfig | None = None,
+    *,
+    format: str | None = None,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> Tally:
+    """Clean datasets into one `.jsonl` or `.parquet` file of messages, and count what each step did.
+
+    Args:
+        sources: catalogue names, files, or `organisation/name` on the hub.
+        format: the source schema, where it is not recognised.
+        workers: processes; None: one per core.
+        on_progress: called with the rows read so far and the share of the sources they make.
+
+    Raises:
+        ConfigError, DataError, ModelError: see `selfplay.data.cleaning.pipeline.clean_sources`.
+    """
+    located = [locate(source) for source in sources]
+    return clean_sources(
+        located, Path(out), config or CleanConfig(), format=format, workers=workers, on_progress=on_progress
+    )
+
+
+def mix(sources: Sequence[str], out: str | Path, *, held_out: float = 0.05, seed: int = 0) -> Mixed:
+    """Mix datasets, each `name` or `name=weight`, into `train.jsonl` and `validation.jsonl` in a folder.
+
+    Raises:
+        ConfigError: a weight that cannot be used.
+        DataError: a dataset cannot be read, or a half comes out empty.
+    """
+    return mix_sources(parse_weights(list(sources)), Path(out), held_out=held_out, seed=seed)
+
+
+def datasets(language: str | None = None, generation: str | None = None) -> list[Dataset]:
+    """The catalogue, or the part of it with these labels."""
+    return [
+        entry
+        for entry in catalogue().values()
+        if language in (None, entry.language) and generation in (None, entry.generation)
+    ]
+
+
+def dataset(name: str) -> Dataset:
+    """One entry of the catalogue.
+
+    Raises:
+        DataError: no such entry.
+    """
+    return entry_named(name)
+
+
+def first_conversation(entry: Dataset) -> Conversation | None:
+    """The first conversation of a dataset whose file is on this machine."""
+    if local_file(entry) is None:
+        return None
+    return next(stream(locate(entry.name), Loaded()), None)
 
 
 class Person(Speaker, Journal, Protocol):

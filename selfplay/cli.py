@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
+from selfplay.cli_data import data_cli
 from selfplay.errors import SelfplayError
 
 cli = typer.Typer(
@@ -23,6 +24,7 @@ cli = typer.Typer(
 
 bench_cli = typer.Typer(help="Score models and conversations.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(bench_cli, name="bench")
+cli.add_typer(data_cli, name="data")
 
 Out = Annotated[Optional[Path], typer.Option(help="Output folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError
 from selfplay.serve.backend import Sampling
 from selfplay.serve.endpoint import EndpointSettings
@@ -144,9 +145,12 @@ def recipe_text(name: str) -> str:
     return _find(name).read_text(encoding="utf-8")
 
 
-def recipe_kind(name: str) -> type[TrainConfig] | type[GenerateConfig]:
-    """Which settings a recipe holds; training recipes name a role."""
-    return TrainConfig if "role" in _read(_find(name), name) else GenerateConfig
+def recipe_kind(name: str) -> type[TrainConfig] | type[CleanConfig] | type[GenerateConfig]:
+    """Which settings a recipe holds: training recipes name a role, cleaning recipes name steps alone."""
+    keys = _read(_find(name), name).keys()
+    if "role" in keys:
+        return TrainConfig
+    return CleanConfig if keys <= CleanConfig.model_fields.keys() else GenerateConfig
 
 
 def _find(name: str) -> Path:

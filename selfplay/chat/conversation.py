@@ -4,6 +4,8 @@ turn          one message by one role
 round         a user turn and the assistant turn that answers it
 conversation  an optional system turn, then user and assistant turns that alternate, the user first
 complete      the source shows the conversation to its end, so that the end itself can be learned
+context       leading turns of a piece that are shown and not learned: what was said before it, or a turn that
+              continues a talk whose beginning is not there
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns with a name, where they came from (`meta`) and why they stopped (`ended`, simulated ones only)."""
+    """Turns with a name, where they came from (`meta`) and why they stopped (`ended`, simulated ones only).
+
+    `meta.group` names what must not be split between training and validation: one person, or one longer talk.
+    """
 
     id: str
     turns: tuple[Turn, ...]
     complete: bool = True
     ended: str | None = None
+    context: int = 0
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -60,7 +66,12 @@ class Conversation:
 
 
 def conversation_from_pairs(
-    id: str, pairs: Iterable[tuple[Role, str]], *, complete: bool = True, meta: Mapping[str, Any] | None = None
+    id: str,
+    pairs: Iterable[tuple[Role, str]],
+    *,
+    complete: bool = True,
+    context: int = 0,
+    meta: Mapping[str, Any] | None = None,
 ) -> Conversation:
     """A human conversation from (role, text) pairs, stripped and checked.
 
@@ -69,7 +80,7 @@ def conversation_from_pairs(
     """
     turns = tuple(Turn(role, text.strip()) for role, text in pairs)
     check_turns(id, turns)
-    return Conversation(id, turns, complete, meta=meta or {})
+    return Conversation(id, turns, complete, context=context, meta=meta or {})
 
 
 def check_turns(id: str, turns: tuple[Turn, ...]) -> None:

@@ -5,7 +5,8 @@ is known apart from what people or models wrote. Glue is encoded with special to
 carries the ids a model sampled keeps them: history is extended, not tokenised again.
 
 Shapes  input_ids, loss_mask: list[int] of equal length T (tokens).
-Mask    1 = inside {% generation %}, that is written by the trained role, end tokens included; 0 = everything else.
+Mask    1 = inside {% generation %}, that is written by the trained role, end tokens included, and past the turns that
+        are context; 0 = everything else.
 Source  PlatoLM, arXiv:2308.11534: the user simulator is trained on the human's turns.
 """
 
@@ -129,10 +130,13 @@ class ChatRenderer:
         contents = self.encode_texts([turn.content for turn in turns])
         ids: list[int] = []
         mask: list[int] = []
+        learning = conversation.context == 0
         for piece in self._pieces(tuple(turn.role for turn in turns), conversation.shows_an_ending, False):
+            learning = learning or piece.message >= conversation.context
             added = piece.ids if piece.text is not None else contents[piece.message]
             ids.extend(added)
-            mask.extend(piece.mask if piece.text is not None else [piece.mask[0]] * len(added))
+            given = piece.mask if piece.text is not None else [piece.mask[0]] * len(added)
+            mask.extend(given if learning else [0] * len(added))
         return Rendered(ids, mask)
 
     def _encode(self, text: str) -> tuple[int, ...]:

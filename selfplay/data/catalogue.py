@@ -1,108 +1,156 @@
-"""Datasets by name: where they lie, how their rows read, under which licence.
+"""Datasets by name: what they are, where they lie, how their rows read, under which licence.
 
-A name is looked for in the folder `$SELFPLAY_DATA`, then on the hub where its rows are published as they are read
-here; a path is taken as it is. `sample` is the small set shipped with the package, so that first steps and tests need
-neither.
+The entries are in `datasets/*.yaml`. A name is looked for in the folder `$SELFPLAY_DATA`, then on the hub; a path is
+taken as it is, and `organisation/name` is a hub dataset that has no entry. `sample` is the small set shipped with the
+package, so that first steps and tests need neither.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from selfplay.data.hub import HubDataset
+from selfplay.data.reading import Batch, check_file, read_batches
 from selfplay.errors import DataError
+
+SAMPLE = "sample"
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class Dataset(BaseModel):
+    """One entry, with the labels of the Open-ChatGPT collection."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    title: str
+    hub: str | None = None
+    """`organisation/name` on the hub."""
+    hub_files: tuple[str, ...] = ()
+    """Files in it that hold the rows as `format` reads them; none: its default configuration is streamed."""
+    hub_config: str | None = None
+    hub_split: str = "train"
+    file: str | None = None
+    """Relative to `$SELFPLAY_DATA`."""
+    format: str
+    language: Literal["EN", "CN", "EN/CN", "ML"]
+    """EN English, CN Chinese, ML several."""
+    task: Literal["MT", "TS", "MT/TS"]
+    """MT many tasks, TS one task."""
+    generation: Literal["HG", "SI", "MIX", "COL"]
+    """HG by people, SI by models (self-instruct), MIX by both, COL a collection of others."""
+    size: int | None = None
+    """Rows as published."""
+    licence: str
+    source: str
+    holdout: bool = False
+    """Kept for scoring, never trained on."""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
-    """One catalogue entry. `file` is relative to `$SELFPLAY_DATA`; `hub` names (repository, file) on the hub."""
+class Source:
+    """Where rows come from: files, or a hub dataset that is streamed. `format` None: recognised from the rows."""
 
     name: str
-    file: str
-    format: str
-    licence: str
-    source: str
-    hub: tuple[str, str] | None = None
+    format: str | None = None
+    paths: tuple[Path, ...] = ()
+    hub: HubDataset | None = None
+
+    def batches(self) -> Iterator[Batch]:
+        """All rows, in order.
+
+        Raises:
+            DataError: a file or the hub cannot be read.
+        """
+        for path in self.paths:
+            yield from read_batches(path)
+        if self.hub is not None:
+            yield from self.hub.batches()
 
 
-CATALOGUE = {
-    entry.name: entry
-    for entry in (
-        Dataset(
-            "sgd_train", "task/sgd_train.jsonl.gz", "sgd", "CC BY-SA 4.0",
-            "google-research-datasets/dstc8-schema-guided-dialogue, train",
-        ),
-        Dataset(
-            "sgd_dev", "task/sgd_dev.jsonl.gz", "sgd", "CC BY-SA 4.0",
-            "google-research-datasets/dstc8-schema-guided-dialogue, dev",
-        ),
-        Dataset(
-            "sgd_test", "task/sgd_test.jsonl.gz", "sgd", "CC BY-SA 4.0",
-            "google-research-datasets/dstc8-schema-guided-dialogue, test",
-        ),
-        Dataset(
-            "taskmaster4_coffee", "task/taskmaster4_coffee.jsonl.gz", "taskmaster", "CC BY 4.0",
-            "google-research-datasets/Taskmaster, TM-4-2024",
-        ),
-        Dataset(
-            "camrest676_train", "task/camrest676_train.json.gz", "camrest", "CC BY 4.0",
-            "ConvLab/ConvLab-3, CamRest676 train",
-        ),
-        Dataset(
-            "hh_rlhf_helpful_rejection_sampled", "chat/hh_rlhf_helpful_rejection_sampled_test.jsonl.gz", "hh_rlhf",
-            "MIT", "anthropics/hh-rlhf, helpful-rejection-sampled test",
-            ("Anthropic/hh-rlhf", "helpful-rejection-sampled/test.jsonl.gz"),
-        ),
-        Dataset(
-            "oasst_en_100_trees", "chat/oasst_en_100_trees.jsonl.gz", "oasst", "Apache-2.0",
-            "LAION-AI/Open-Assistant, en_100_tree.jsonl",
-        ),
-        Dataset(
-            "sharegpt_1k", "chat/sharegpt_1k.jsonl.gz", "sharegpt", "CC0-1.0",
-            "ShareGPT90K, a sample of 1,000 conversations",
-        ),
-    )
-}  # fmt: skip
+@cache
+def catalogue() -> dict[str, Dataset]:
+    """All entries by name, in the order of the files."""
+    folder = files("selfplay.data").joinpath("datasets")
+    adapter = TypeAdapter(list[Dataset])
+    found: dict[str, Dataset] = {}
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        for entry in adapter.validate_python(yaml.safe_load(file.read_text(encoding="utf-8"))):
+            assert entry.name not in found, f"two entries named {entry.name}"
+            found[entry.name] = entry
+    return found
 
 
-def locate(name: str) -> tuple[Path, str | None]:
-    """The file of a dataset and its format (None: recognise it from the rows).
-
-    Args:
-        name: `sample`, a catalogue name, or a path.
+def entry_named(name: str) -> Dataset:
+    """An entry of the catalogue.
 
     Raises:
-        DataError: not found anywhere; the message lists where was looked.
+        DataError: no such entry; the message names the nearest ones.
     """
-    if name == "sample":
-        return Path(str(files("selfplay.data").joinpath("samples/nano_conversations.jsonl"))), "messages"
-    if name not in CATALOGUE:
-        path = Path(name).expanduser()
-        if path.exists():
-            return path, None
-        raise DataError(f"no file and no dataset named {name!r}; known names: sample, {', '.join(CATALOGUE)}")
-    entry = CATALOGUE[name]
-    folder = os.environ.get("SELFPLAY_DATA")
-    if folder and (path := Path(folder) / entry.file).exists():
-        return path, entry.format
-    if entry.hub is not None:
-        return _download(entry, *entry.hub), entry.format
+    if name not in catalogue():
+        raise DataError(
+            f"no dataset named {name!r} in the catalogue{_nearest(name)}; list them with `selfplay data list`"
+        )
+    return catalogue()[name]
+
+
+def locate(name: str) -> Source:
+    """Where a dataset is.
+
+    Args:
+        name: `sample`, a catalogue name, a path, or `organisation/name` on the hub.
+
+    Raises:
+        DataError: not found anywhere; the message says where was looked.
+    """
+    if name == SAMPLE:
+        sample = Path(str(files("selfplay.data").joinpath("samples/nano_conversations.jsonl")))
+        return Source(name, "messages", (sample,))
+    if name in catalogue():
+        return _entry_source(catalogue()[name])
+    path = Path(name).expanduser()
+    if path.exists():
+        check_file(path)
+        return Source(name, None, (path,))
+    if _HUB_NAME.fullmatch(name) and not path.suffix and not path.parent.exists():
+        return Source(name, None, hub=HubDataset(name))
     raise DataError(
-        f"dataset {name!r} not found: expected {entry.file} in the folder $SELFPLAY_DATA "
-        f"({folder or 'not set'}); get it from {entry.source} ({entry.licence})"
+        f"no file and no dataset named {name!r}{_nearest(name)}; known names: `selfplay data list`, or 'sample'"
     )
 
 
-def _download(entry: Dataset, repository: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def local_file(entry: Dataset) -> Path | None:
+    """The entry's file in `$SELFPLAY_DATA`, if it is there."""
+    folder = os.environ.get("SELFPLAY_DATA")
+    path = Path(folder) / entry.file if folder and entry.file else None
+    return path if path is not None and path.exists() else None
 
-    try:
-        return Path(hf_hub_download(repository, file, repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise DataError(
-            f"dataset {entry.name!r} is neither in $SELFPLAY_DATA ({entry.file}) nor could {repository} be read from "
-            f"the hub ({type(error).__name__}); set SELFPLAY_DATA to a folder that holds it"
-        ) from error
+
+def _entry_source(entry: Dataset) -> Source:
+    if (path := local_file(entry)) is not None:
+        return Source(entry.name, entry.format, (path,))
+    if entry.hub is not None:
+        hub = HubDataset(entry.hub, entry.hub_files, entry.hub_config, entry.hub_split)
+        return Source(entry.name, entry.format, hub=hub)
+    looked = f"{entry.file} in the folder $SELFPLAY_DATA ({os.environ.get('SELFPLAY_DATA', 'not set')})"
+    raise DataError(
+        f"dataset {entry.name!r} is not on the hub{f', and not found: expected {looked}' if entry.file else ''}; "
+        f"get it from {entry.source} ({entry.licence}) and give the path of its file"
+    )
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name, catalogue(), 3, 0.5)
+    return f" (did you mean {', '.join(near)}?)" if near else ""

@@ -1,22 +1,20 @@
 """Datasets to conversations, with nothing dropped in silence.
 
 Bad rows are counted by reason and skipped; `strict` stops at the first one. The held-out share is chosen by the hash of
-(dataset, conversation id), so it stays the same whatever else is loaded, and a conversation is never in both halves.
+(dataset, group), a group being one conversation or, where the data knows them, one person or one longer talk. So it
+stays the same whatever else is loaded, and nobody is in both halves.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 from selfplay.chat.conversation import Conversation
-from selfplay.data.catalogue import locate
+from selfplay.data.catalogue import Source, locate
 from selfplay.data.formats import Format, format_named, recognise
-from selfplay.data.reading import Row, read_rows
+from selfplay.data.refusals import Refusals
 from selfplay.errors import BadRow, DataError, InvalidConversation
 from selfplay.seeds import unit_interval
 
@@ -25,13 +23,11 @@ Split = Literal["train", "held_out", "all"]
 
 @dataclass(slots=True)
 class Loaded:
-    """Conversations of one or more datasets and what was left out (reason → rows)."""
+    """Conversations of one or more datasets and what was left out."""
 
     conversations: list[Conversation] = field(default_factory=list)
     rows: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    """Reason → the first place it occurred, `file:line`."""
+    refused: Refusals = field(default_factory=Refusals)
 
 
 def load(
@@ -45,7 +41,7 @@ def load(
     """Read datasets by catalogue name or path.
 
     Args:
-        names: `sample`, catalogue names or paths.
+        names: `sample`, catalogue names, paths or hub names.
         split: which share to keep; `held_out` is the share in (0, 1) kept from training.
         format: overrides the recognised format of paths.
         strict: raise at the first bad row instead of counting it.
@@ -54,17 +50,42 @@ def load(
         DataError: a dataset is not found, unreadable, or gives no conversation at all.
     """
     loaded = Loaded()
+    names = list(names)
     for name in names:
-        path, known = locate(name)
-        chosen = format or known
-        _load_file(name, path, format_named(chosen) if chosen else None, strict, loaded)
+        loaded.conversations += stream(locate(name), loaded, format=format, strict=strict)
     if not loaded.conversations:
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in loaded.skipped.most_common(3))
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in loaded.refused.counts.most_common(3))
         raise DataError(f"no usable conversation in {', '.join(names)}: {reasons or 'no rows'}")
     if split != "all":
         train, kept = halves(loaded.conversations, held_out)
         loaded.conversations = kept if split == "held_out" else train
     return loaded
+
+
+def stream(
+    source: Source, loaded: Loaded, *, format: str | None = None, strict: bool = False
+) -> Iterator[Conversation]:
+    """The conversations of one source as they are read; rows and refusals are counted in `loaded`.
+
+    Raises:
+        DataError: unreadable, or (strict) a bad row.
+    """
+    known = format or source.format
+    chosen: Format | None = format_named(known) if known else None
+    for batch in source.batches():
+        for row in batch.rows():
+            loaded.rows += 1
+            try:
+                data = row.value()
+                chosen = chosen or recognise(data)
+                conversations = list(chosen.convert(data))
+            except (BadRow, InvalidConversation) as error:
+                if strict:
+                    raise DataError(f"{row.place}: {error}") from error
+                loaded.refused.add(row.place, str(error))
+                continue
+            for conversation in conversations:
+                yield replace(conversation, meta={"dataset": source.name, **conversation.meta})
 
 
 def halves(conversations: list[Conversation], share: float) -> tuple[list[Conversation], list[Conversation]]:
@@ -88,29 +109,5 @@ def halves(conversations: list[Conversation], share: float) -> tuple[list[Conver
 
 def is_held_out(conversation: Conversation, share: float) -> bool:
     """Whether a loaded conversation belongs to the held-out share of its dataset."""
-    return unit_interval("held-out", str(conversation.meta["dataset"]), conversation.id) < share
-
-
-def _load_file(name: str, path: Path, format: Format | None, strict: bool, loaded: Loaded) -> None:
-    for row in read_rows(path):
-        loaded.rows += 1
-        try:
-            data = row.value()
-            format = format or recognise(data)
-            for conversation in format.convert(data):
-                meta = {**conversation.meta, "dataset": name}
-                loaded.conversations.append(replace(conversation, meta=meta))
-        except (BadRow, InvalidConversation) as error:
-            if strict:
-                raise DataError(f"{row.place}: {error}") from error
-            _count(row, str(error), loaded)
-
-
-def _count(row: Row, message: str, loaded: Loaded) -> None:
-    """Count under a reason without the row's own names, so that equal faults add up."""
-    reason = re.sub(r"^\S+: ", "", message)
-    reason = re.sub(r"^\S+ (?=continues)", "", reason)
-    reason = re.sub(r"\bturn \d+\b", "a turn", reason)
-    reason = re.sub(r" at column \d+", "", reason)
-    loaded.skipped[reason] += 1
-    loaded.examples.setdefault(reason, row.place)
+    meta = conversation.meta
+    return unit_interval("held-out", str(meta["dataset"]), str(meta.get("group", conversation.id))) < share

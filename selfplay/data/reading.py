@@ -1,24 +1,39 @@
-"""Rows out of files: JSON lines or a JSON array, plain or gzip. Every row comes with where it stood.
+"""Rows out of files, in batches that a worker process can decode: JSON lines, JSON, CSV, TSV, Parquet; gzip and zstd.
 
-A bad line is yielded as an error with file and line number, so that the caller decides between counting and stopping.
+A row comes with where it stood. A row that cannot be read is yielded as an error, so that the caller decides between
+counting and stopping. Nothing here holds more than one batch: a JSON array or map is parsed as it streams.
+
+batch  up to BATCH_ROWS rows or about BATCH_BYTES bytes, not yet decoded where the file's kind allows it
+place  `file:line` (JSON lines, tables) or `file[index]` (JSON arrays, Parquet)
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 from selfplay.errors import BadRow, DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BATCH_ROWS = 256
+BATCH_BYTES = 1 << 20
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+_BOM = b"\xef\xbb\xbf"
+_HEAD = 1 << 20
+"""How far the first line of a `.json` file is looked for, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A raw row, or why there is none; `place` reads `file:line` (JSON lines) or `file[index]` (arrays)."""
+    """A raw row, or why there is none."""
 
     place: str
     data: Mapping[str, Any] | None
@@ -35,53 +50,260 @@ class Row:
         return self.data
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Neighbouring rows of one file. `items` holds lines, parsed objects, or a Parquet record batch."""
+
+    file: str
+    numbers: tuple[int, ...]
+    items: list[Any] | pa.RecordBatch
+    share: float | None = None
+    """How much of the file was read when the batch was cut, from 0 to 1."""
+
+    def rows(self) -> Iterator[Row]:
+        """Decode the batch."""
+        items = self.items if isinstance(self.items, list) else self.items.to_pylist()
+        for number, item in zip(self.numbers, items, strict=True):
+            if isinstance(item, bytes):
+                yield _decoded(f"{self.file}:{number}", item)
+            elif isinstance(item, _Cells):
+                yield item.row(f"{self.file}:{number}")
+            else:
+                yield _row(f"{self.file}[{number}]", item)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """One line of a table: cells by column name, or what is wrong with it."""
+
+    cells: dict[str, str]
+    error: str | None = None
+
+    def row(self, place: str) -> Row:
+        return Row(place, None if self.error else self.cells, self.error)
+
+
 def read_rows(path: Path) -> Iterator[Row]:
-    """Every row of a `.jsonl` or `.json` file, gzip or not.
+    """Every row of a file.
 
     Raises:
-        DataError: the file is missing, a folder, unreadable, or of another kind.
+        DataError: see `read_batches`.
     """
-    if path.is_dir() or not path.exists():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise DataError(f"{path}: {found}; expected a .jsonl or .json file, plain or .gz")
-    suffix = "".join(path.suffixes[-2:]).removesuffix(".gz")
-    if not suffix.endswith((".json", ".jsonl")):
-        raise DataError(f"{path}: cannot read {path.suffix or 'this'} files; expected .jsonl or .json, plain or .gz")
+    for batch in read_batches(path):
+        yield from batch.rows()
+
+
+def read_batches(path: Path) -> Iterator[Batch]:
+    """Every batch of a file, in order.
+
+    Raises:
+        DataError: the file is missing, a folder, of another kind, or cannot be read to its end.
+    """
+    kind = check_file(path)
     try:
-        with _open(path) as stream:
-            yield from _lines(path, stream) if suffix.endswith(".jsonl") else _array(path, stream)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        if kind == ".parquet":
+            yield from _parquet(path)
+            return
+        with path.open("rb") as raw, _decompressed(path, raw) as stream:
+            size = max(1, path.stat().st_size)
+            for numbers, items in _KINDS[kind](path, stream):
+                yield Batch(path.name, numbers, items, min(1.0, raw.tell() / size))
+    except DataError:
+        raise
+    except (OSError, EOFError, UnicodeError, ValueError, RecursionError) as error:
+        # gzip, zstandard, ijson and pyarrow raise their own kinds, all of them OSError, EOFError or ValueError.
         raise DataError(f"{path}: cannot be read to its end ({error}); is the file whole?") from error
 
 
-def _open(path: Path) -> TextIO:
+def check_file(path: Path) -> str:
+    """The kind of a file by its name, without `.gz` or `.zst`.
+
+    Raises:
+        DataError: missing, a folder, or of a kind that is not read.
+    """
+    expected = f"expected a file {', '.join(SUFFIXES)}, plain, .gz or .zst"
+    if path.is_dir() or not path.exists():
+        found = "a folder; give the files in it one by one" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {found}; {expected}")
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    kind = Path(name).suffix
+    if kind not in SUFFIXES or (kind == ".parquet" and name != path.name):
+        raise DataError(f"{path}: cannot read {''.join(path.suffixes) or 'this'} files; {expected}")
+    return kind
+
+
+def batched(items: Iterable[tuple[int, Any, int]]) -> Iterator[tuple[tuple[int, ...], list[Any]]]:
+    """Cut (number, item, bytes) triples into batches."""
+    numbers: list[int] = []
+    kept: list[Any] = []
+    size = 0
+    for number, item, length in items:
+        numbers.append(number)
+        kept.append(item)
+        size += length
+        if len(kept) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield tuple(numbers), kept
+            numbers, kept, size = [], [], 0
+    if kept:
+        yield tuple(numbers), kept
+
+
+def _decompressed(path: Path, raw: IO[bytes]) -> io.BufferedReader:
     if path.suffix == ".gz":
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+        return io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 18)
+    if path.suffix == ".zst":
+        import zstandard
+
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), 1 << 18)
+    return io.BufferedReader(raw, 1 << 18)  # type: ignore[arg-type]
 
 
-def _lines(path: Path, stream: TextIO) -> Iterator[Row]:
-    for number, line in enumerate(stream, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield _row(f"{path.name}:{number}", json.loads(line))
-        except json.JSONDecodeError as error:
-            yield Row(f"{path.name}:{number}", None, f"not JSON ({error.msg} at column {error.colno})")
+def _lines(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, ...], list[Any]]]:
+    numbered = enumerate(stream, start=1)
+    return batched((number, line, len(line)) for number, line in numbered if not line.isspace())
 
 
-def _array(path: Path, stream: TextIO) -> Iterator[Row]:
+def _decoded(place: str, line: bytes) -> Row:
     try:
-        items = json.load(stream)
+        return _row(place, json.loads(line.removeprefix(_BOM)))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON ({error.msg}, line {error.lineno}); expected an array of rows") from error
-    if not isinstance(items, list):
-        raise DataError(f"{path}: holds a JSON {type(items).__name__}; expected an array of rows")
-    for index, item in enumerate(items):
-        yield _row(f"{path.name}[{index}]", item)
+        return Row(place, None, f"not JSON ({error.msg} at column {error.colno})")
+    except UnicodeDecodeError:
+        return Row(place, None, "not UTF-8")
+    except RecursionError:
+        return Row(place, None, "nested too deeply")
 
 
 def _row(place: str, item: Any) -> Row:
+    """An object as it is; a bare list of turns and a bare prompt under the keys such rows have elsewhere."""
     if isinstance(item, dict):
         return Row(place, item)
+    if isinstance(item, list) and item and all(isinstance(turn, dict) for turn in item):
+        return Row(place, {"messages": item})
+    if isinstance(item, str):
+        return Row(place, {"prompt": item})
     return Row(place, None, f"a JSON {type(item).__name__}, expected an object")
+
+
+def _json(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, ...], list[Any]]]:
+    """A `.json` file: an array of rows, a map from id to row, one row, or JSON lines under the wrong name."""
+    import ijson
+
+    if stream.peek(3)[:3] == _BOM:
+        stream.read(3)
+    head = _head(stream)
+    start = head.lstrip()[:1]
+    if not start:
+        return
+    whole: Any = io.BufferedReader(_Rewound(head, stream))
+    if start == b"[":
+        yield from batched((n, item, _size(item)) for n, item in enumerate(ijson.items(whole, "item", use_float=True)))
+    elif start == b"{" and _is_lines(head):
+        yield from _lines(path, whole)
+    elif start == b"{":
+        yield from batched((n, item, _size(item)) for n, item in enumerate(_values(path, whole)))
+    else:
+        raise DataError(f"{path}: starts with {head.lstrip()[:20]!r}; expected a JSON array or map of rows")
+
+
+def _values(path: Path, stream: io.BufferedReader) -> Iterator[Any]:
+    """The values of a map from id to row, each with its id, or the one row that the file is."""
+    import ijson
+
+    single: dict[str, Any] = {}
+    for key, value in ijson.kvitems(stream, "", use_float=True):
+        if isinstance(value, dict) and not single:
+            yield {"id": key, **value}
+        else:
+            single[key] = value
+    if single:
+        yield single
+
+
+def _head(stream: io.BufferedReader) -> bytes:
+    """The first line, or the first _HEAD bytes of a long one, and a byte of what follows."""
+    line = stream.readline(_HEAD)
+    while line.isspace():
+        line = stream.readline(_HEAD)
+    return line + stream.read(1)
+
+
+def _is_lines(head: bytes) -> bool:
+    """Whether a file that starts so holds one object per line."""
+    line, newline, more = head.partition(b"\n")
+    if not newline:
+        return False
+    try:
+        first = json.loads(line)
+    except ValueError:
+        return False
+    return bool(more) or not all(isinstance(value, dict) for value in first.values())
+
+
+class _Rewound(io.RawIOBase):
+    """A stream with its first bytes put back."""
+
+    def __init__(self, head: bytes, rest: io.BufferedReader) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] if self._head else self._rest.read1(len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _size(item: Any) -> int:
+    """About how many bytes a parsed row takes, without walking all of it."""
+    if isinstance(item, dict):
+        return sum(map(_size, item.values()))
+    return len(item) * 200 if isinstance(item, list) else len(item) if isinstance(item, str) else 8
+
+
+def _table(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, ...], list[Any]]]:
+    """CSV and TSV. A first line that holds more than names is a row already; its columns are numbered."""
+    csv.field_size_limit(1 << 30)
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    tabs = path.name.removesuffix(".gz").removesuffix(".zst").endswith(".tsv")
+    reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text)
+    yield from batched(_cells(reader))
+
+
+def _cells(reader: Any) -> Iterator[tuple[int, _Cells, int]]:
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, _Cells({}, f"not a table row ({error})"), 0
+            continue
+        if not cells:
+            continue
+        if header is None:
+            named = all(0 < len(cell) <= 64 and "<" not in cell for cell in cells)
+            header = cells if named else [f"column_{number}" for number in range(1, len(cells) + 1)]
+            if named:
+                continue
+        wrong = None if len(cells) == len(header) else f"{len(cells)} cells, expected {len(header)} as in the header"
+        yield reader.line_num, _Cells(dict(zip(header, cells, strict=False)), wrong), sum(map(len, cells))
+
+
+def _parquet(path: Path) -> Iterator[Batch]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        total = max(1, file.metadata.num_rows)
+        first = 0
+        for table in file.iter_batches(batch_size=BATCH_ROWS):
+            last = first + table.num_rows
+            yield Batch(path.name, tuple(range(first, last)), table, last / total)
+            first = last
+
+
+_KINDS = {".json": _json, ".jsonl": _lines, ".csv": _table, ".tsv": _table}

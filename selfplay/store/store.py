@@ -81,7 +81,7 @@ class RunReader:
         rows = self._rows("SELECT number, id, seed, ended FROM conversations WHERE ended IS NOT NULL ORDER BY number")
         for number, id, seed, ended in rows:
             meta = {"seed": seed, "number": number}
-            yield Conversation(id, self._turns(number), ended == USER_ENDED, ended, meta)
+            yield Conversation(id, self._turns(number), ended == USER_ENDED, ended, meta=meta)
 
     def conversation(self, id: str) -> Conversation:
         """One conversation, finished or not.
@@ -94,7 +94,8 @@ class RunReader:
             first = [found for (found,) in self._rows("SELECT id FROM conversations ORDER BY number LIMIT 3")]
             raise StoreError(f"{self.folder}: no conversation {id!r}; ids look like {', '.join(first)}")
         number, seed, ended = row
-        return Conversation(id, self._turns(number), ended == USER_ENDED, ended, {"seed": seed, "number": number})
+        meta = {"seed": seed, "number": number}
+        return Conversation(id, self._turns(number), ended == USER_ENDED, ended, meta=meta)
 
     def counts(self) -> tuple[int, int]:
         """Conversations planned, and how many of them have ended."""

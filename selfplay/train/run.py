@@ -249,5 +249,5 @@ def _stride(held_out: list[Conversation], config: TrainConfig) -> int:
 
 
 def _report(loaded: Loaded, say: Callable[[str], None]) -> None:
-    for reason, count in loaded.skipped.most_common():
-        say(f"skipped {count} rows: {reason} (first: {loaded.examples[reason]})")
+    for reason, count in loaded.refused.counts.most_common():
+        say(f"skipped {count} rows: {reason} (first: {loaded.refused.examples[reason]})")

@@ -1,34 +1,81 @@
-"""Messages: {messages: [{role: system|user|assistant, content}], id?, complete?, ended?}.
+"""Lists of turns that name their speaker: {messages: [{role, content}]}.
 
-`selfplay export` writes these rows.
-
-`complete` says whether the conversation is shown to its end; left out, it is true unless `ended` names another reason
-than the user's own wish.
+messages  {messages: [{role: system|user|assistant, content}], id?, complete?, ended?, context?, group?, dataset?,
+          meta?}. `selfplay export` and `selfplay data clean` write these rows. `complete` says whether the conversation
+          is shown to its end; left out, it is true unless `ended` names another reason than the user's own wish.
+          In tables (No Robots as CSV) `messages` may be the list as text. Rows with `label: false` (KTO) are refused.
+wildchat  {conversation: [{role, content}], conversation_hash|conversation_id, hashed_ip?}: WildChat (arXiv:2405.01470)
+          and LMSYS-Chat-1M (arXiv:2309.11998). People are told apart by `hashed_ip`.
+crosswoz  {messages: [{role: usr|sys, content}], goal, ...}: thu-coai/CrossWOZ (arXiv:2002.11893).
 """
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
 from typing import Any
 
 from selfplay.chat.conversation import Conversation, Role, conversation_from_pairs
-from selfplay.data.converters.fields import list_field, text_field
+from selfplay.data.converters.fields import id_of, list_field, pairs_of, text_field
 from selfplay.errors import BadRow
 
-_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "human": "user",
+    "client": "user",
+    "counselor": "assistant",
+}
+_KEPT = ("group", "dataset")
 
 
 def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
     """One conversation."""
-    pairs = []
-    for message in list_field(row, "messages"):
-        role = text_field(message, "role")
-        if role not in _ROLES:
-            raise BadRow(f"role {role!r}, expected system, user or assistant")
-        pairs.append((_ROLES[role], text_field(message, "content")))
-    known = row.get("id")
-    id = known if isinstance(known, str) else blake2b(json.dumps(pairs).encode(), digest_size=6).hexdigest()
+    if isinstance(row.get("messages"), str):
+        row = {**row, "messages": _parsed(text_field(row, "messages"))}
+    if row.get("label") is False:
+        raise BadRow("the reply was judged bad (label: false)")
+    pairs = pairs_of(list_field(row, "messages"), "role", "content", _ROLES)
     complete = row.get("complete", row.get("ended") in (None, "user_ended"))
-    yield conversation_from_pairs(id, pairs, complete=bool(complete))
+    meta = dict(row["meta"]) if isinstance(row.get("meta"), Mapping) else {}
+    meta |= {key: row[key] for key in _KEPT if isinstance(row.get(key), str)}
+    name = id_of(row, "id" if row.get("id") is not None else "prompt_id", pairs)
+    yield conversation_from_pairs(name, pairs, complete=bool(complete), context=_context(row), meta=meta)
+
+
+def convert_wildchat(row: Mapping[str, Any]) -> Iterator[Conversation]:
+    """One conversation, grouped by person where the row says who."""
+    pairs = pairs_of(list_field(row, "conversation"), "role", "content", _ROLES)
+    key = "conversation_hash" if "conversation_hash" in row else "conversation_id"
+    person = row.get("hashed_ip")
+    meta = {"group": person} if isinstance(person, str) and person else {}
+    yield conversation_from_pairs(id_of(row, key, pairs), pairs, meta=meta)
+
+
+def convert_crosswoz(row: Mapping[str, Any]) -> Iterator[Conversation]:
+    """One whole dialogue."""
+    pairs = pairs_of(list_field(row, "messages"), "role", "content", {"usr": "user", "sys": "assistant"})
+    yield conversation_from_pairs(id_of(row, "id", pairs), pairs)
+
+
+def _context(row: Mapping[str, Any]) -> int:
+    context = row.get("context")
+    if context is None:
+        return 0
+    if not isinstance(context, int) or isinstance(context, bool) or context < 0:
+        raise BadRow("field 'context' is no count of turns, expected 0 or more")
+    return context
+
+
+def _parsed(text: str) -> Any:
+    """The list that a table cell holds, as JSON or as a Python literal; neither runs anything."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        raise BadRow("field 'messages' is text that holds no list") from error

@@ -1,8 +1,11 @@
-"""ShareGPT: {id, conversations: [{from: human|gpt|system, value}], complete?}.
+"""ShareGPT: {id?, conversations: [{from: human|gpt|system, value}], complete?}.
 
-An id that ends in `_N` names the N-th part of a longer talk. A part shows no ending, and a later part (N > 0) does not
-start where the talk did.
-Source: the ShareGPT90K dump as read by FastChat.
+An id that ends in `_N` names the N-th part of a longer talk. A part shows no ending, and a later part (N > 0, or one
+that starts with a reply) does not start where the talk did: the reply at its front answers nothing and is left out, and
+its first human turn is context, read but not learned as an opening. Parts of one talk share a group.
+Calls of functions and their results (Glaive) are left out: the person never saw them.
+Source: the ShareGPT90K dump as read by FastChat; hiyouga/LLaMA-Factory for the preference rows
+{conversations, chosen, rejected}, of which the chosen reply is read.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from selfplay.chat.conversation import Conversation, Role, conversation_from_pairs
-from selfplay.data.converters.fields import list_field, text_field
+from selfplay.data.converters.fields import Pairs, id_of, list_field, pairs_of, text_field
 from selfplay.errors import BadRow
 
 _ROLES: dict[str, Role] = {
@@ -20,22 +23,43 @@ _ROLES: dict[str, Role] = {
     "user": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
     "assistant": "assistant",
     "system": "system",
 }
+_HIDDEN = ("function_call", "observation", "tool")
 _PART = re.compile(r"_(\d+)$")
 
 
 def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
-    """One conversation, or its first part with `complete` false. Later parts are refused."""
-    id = text_field(row, "id")
+    """One conversation, or one part of a conversation."""
+    pairs = _spoken(row)
+    id = id_of(row, "id", pairs)
     part = _PART.search(id)
-    if part and int(part[1]) > 0:
-        raise BadRow(f"{id} continues a longer conversation; only its first part starts where the person did")
-    pairs = []
-    for turn in list_field(row, "conversations"):
-        speaker = text_field(turn, "from").lower()
-        if speaker not in _ROLES:
-            raise BadRow(f"from {speaker!r}, expected one of {', '.join(_ROLES)}")
-        pairs.append((_ROLES[speaker], text_field(turn, "value")))
-    yield conversation_from_pairs(id, pairs, complete=part is None and row.get("complete", True) is True)
+    later = (bool(pairs) and pairs[0][0] == "assistant") or (part is not None and int(part[1]) > 0)
+    while pairs and pairs[0][0] == "assistant":
+        pairs = pairs[1:]
+    if later and not pairs:
+        raise BadRow("replies alone; expected at least one human turn")
+    complete = part is None and not later and row.get("complete", True) is True
+    meta = {"group": _PART.sub("_0", id)} if part else {}
+    yield conversation_from_pairs(id, pairs, complete=complete, context=_first_user(pairs) if later else 0, meta=meta)
+
+
+def convert_preference(row: Mapping[str, Any]) -> Iterator[Conversation]:
+    """The conversation with its chosen reply. It stops where replies were compared."""
+    chosen = row.get("chosen")
+    reply = text_field(chosen, "value") if isinstance(chosen, Mapping) else text_field(row, "chosen")
+    pairs: Pairs = [*_spoken(row), ("assistant", reply)]
+    yield conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False)
+
+
+def _spoken(row: Mapping[str, Any]) -> Pairs:
+    turns = list_field(row, "conversations")
+    return pairs_of((turn for turn in turns if turn.get("from") not in _HIDDEN), "from", "value", _ROLES)
+
+
+def _first_user(pairs: Pairs) -> int:
+    """How many turns there are up to the first human one, itself included."""
+    return next((number for number, (role, _) in enumerate(pairs, start=1) if role == "user"), 0)

@@ -1,0 +1,7 @@
+"""Raw conversations to clean ones: steps that can be switched one by one, each counted, over any number of rows.
+
+markup, artefacts, personal   rewrite what a turn says
+language, steps               drop conversations
+splitting                     cuts long conversations into pieces
+duplicates, pipeline          compare conversations; read, work on all cores, write
+"""

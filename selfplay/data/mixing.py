@@ -1,0 +1,123 @@
+"""Mixtures: datasets by weight, in a shuffled order that depends on names and the seed alone.
+
+weight  how often each conversation of a dataset is in the mixture; of a fraction, that share of the conversations. More
+        weight only adds: what 0.3 of a dataset holds is in 0.5 of it too.
+split   validation conversations are held out by group before anything is weighted, and each is there once.
+Source  the fractions of `dataset_mixer` in huggingface/alignment-handbook and allenai/open-instruct.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from selfplay.chat.conversation import Conversation
+from selfplay.data.catalogue import locate
+from selfplay.data.loading import Loaded, is_held_out, stream
+from selfplay.data.rows import row_of
+from selfplay.errors import ConfigError, DataError
+from selfplay.seeds import derive_seed, unit_interval
+from selfplay.writing import json_line, write_lines
+
+
+@dataclass(slots=True)
+class Mixed:
+    """How many conversations of each dataset went where."""
+
+    read: Counter[str] = field(default_factory=Counter)
+    train: Counter[str] = field(default_factory=Counter)
+    validation: Counter[str] = field(default_factory=Counter)
+    loaded: Loaded = field(default_factory=Loaded)
+
+
+def parse_weights(texts: list[str]) -> dict[str, float]:
+    """`name` or `name=weight` to weights by name.
+
+    Raises:
+        ConfigError: a weight that is no positive number, or a name twice.
+    """
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=") if "=" in text else (text, "", "1")
+        try:
+            weight = float(value)
+        except ValueError:
+            weight = -1.0
+        if not name or not 0 < weight < 1000:
+            raise ConfigError(f"{text!r}: expected NAME or NAME=WEIGHT with a weight above 0 and below 1000")
+        if name in weights:
+            raise ConfigError(f"{name} is given twice; give it once, with a weight")
+        weights[name] = weight
+    return weights
+
+
+def copies(conversation: Conversation, weight: float, seed: int) -> int:
+    """How often a conversation is in the mixture."""
+    whole = int(weight)
+    dataset = str(conversation.meta["dataset"])
+    return whole + (unit_interval("mixture", seed, dataset, conversation.id) < weight - whole)
+
+
+def mix(weights: Mapping[str, float], out: Path, *, held_out: float, seed: int) -> Mixed:
+    """Write `train.jsonl` and `validation.jsonl` into a folder. Memory: 24 bytes a conversation.
+
+    Raises:
+        DataError: a dataset cannot be read, or a half comes out empty.
+    """
+    mixed = Mixed()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=".mix.", dir=out) as folder,
+            _Shuffled(Path(folder) / "train") as train,
+            _Shuffled(Path(folder) / "validation") as validation,
+        ):
+            for name, weight in weights.items():
+                for conversation in stream(locate(name), mixed.loaded):
+                    mixed.read[name] += 1
+                    held = is_held_out(conversation, held_out)
+                    times = 1 if held else copies(conversation, weight, seed)
+                    (mixed.validation if held else mixed.train)[name] += times
+                    line = json_line(row_of(conversation))
+                    for copy in range(times):
+                        key = derive_seed("order", seed, name, conversation.id, copy)
+                        (validation if held else train).add(line, key)
+            for half, count in (("train", mixed.train.total()), ("validate", mixed.validation.total())):
+                if not count:
+                    raise DataError(f"no conversation to {half} on; change --held-out or give more data")
+            write_lines(train.lines(), out / "train.jsonl")
+            write_lines(validation.lines(), out / "validation.jsonl")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
+    return mixed
+
+
+class _Shuffled:
+    """Lines on the disk that come back in the order of their keys."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("w+b")
+        self._keys = array("Q")
+        self._starts = array("Q")
+        self._end = 0
+
+    def __enter__(self) -> _Shuffled:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._file.close()
+
+    def add(self, line: bytes, key: int) -> None:
+        self._keys.append(key)
+        self._starts.append(self._end)
+        self._end += self._file.write(line)
+
+    def lines(self) -> Iterator[bytes]:
+        for row in sorted(range(len(self._keys)), key=self._keys.__getitem__):
+            self._file.seek(self._starts[row])
+            yield self._file.readline()

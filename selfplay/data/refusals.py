@@ -1,0 +1,29 @@
+"""Rows that gave no conversation: counted by reason, with the first place each reason occurred."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Reason → rows, and reason → `file:line` of the first one."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, place: str, message: str) -> None:
+        """Count under a reason without the row's own names, so that equal faults add up."""
+        reason = re.sub(r"^\S+: ", "", message)
+        reason = re.sub(r"\bturn \d+\b", "a turn", reason)
+        reason = re.sub(r" at column \d+", "", reason)
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, place)
+
+    def merge(self, other: Refusals) -> None:
+        """Take a later part's counts in."""
+        self.counts.update(other.counts)
+        for reason, place in other.examples.items():
+            self.examples.setdefault(reason, place)
