@@ -40,7 +40,6 @@ def clean(
 ) -> None:
     """Turn dumps of conversations into clean, deduplicated, counted ones."""
     from selfplay import app, config, console
-    from selfplay.data.cleaning.tally import HEADER
 
     given = dict(locals())
     overrides = {name: given[name] for name in app.CleanConfig.model_fields if name in given}
@@ -48,8 +47,7 @@ def clean(
     settings = config.load_recipe(recipe, app.CleanConfig, overrides)
     with console.CleaningProgress() as progress:
         tally = app.clean(sources, out, settings, format=format, workers=workers, on_progress=progress)
-    console.print_rows("cleaning", HEADER, tally.table())
-    console.out.print(f"{out}; the table: {out}.report.md", markup=False, soft_wrap=True)
+    console.print_cleaning(tally, out)
 
 
 @data_cli.command()

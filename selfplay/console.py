@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
+from rich.box import SIMPLE
 from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -23,6 +24,7 @@ from selfplay.chat.conversation import Conversation, Role, Turn
 from selfplay.chat.events import EngineRestarted, Event, Planned, Snapshot, Stopping
 from selfplay.chat.speakers import USER_ENDED, Utterance
 from selfplay.data.catalogue import Dataset
+from selfplay.data.cleaning.tally import Count, Tally
 from selfplay.data.formats import Format
 from selfplay.serve.vllm_backend import EngineSpec
 from selfplay.store.forecast import Forecast
@@ -158,7 +160,9 @@ def print_summary(summary: RunSummary, folder: str) -> None:
 
 def print_conversation(conversation: Conversation) -> None:
     """One conversation, a panel a turn."""
-    out.print(Text(f"{conversation.id}  {conversation.rounds} rounds  {conversation.ended or 'unfinished'}", "bold"))
+    human = all(turn.origin == "human" for turn in conversation.turns)
+    ended = conversation.ended or ("" if human else "unfinished")
+    out.print(Text(f"{conversation.id}  {conversation.rounds} rounds  {ended}", "bold"))
     for turn in conversation.turns:
         print_turn(turn)
 
@@ -267,14 +271,41 @@ class CleaningProgress:
         self._progress.update(self._task, total=total, completed=share or 0.0, rows=rows, rate=rate)
 
 
+def print_cleaning(tally: Tally, path: Path) -> None:
+    """What each step did, and why rows are not in the output."""
+    table = Table(Column("step", no_wrap=True), *(Column(name, justify="right") for name in _CLEANING))
+    read = next(iter(tally.steps.values()), Count())
+    table.add_row("read", _change(tally.rows, read.rows_before), f"{read.turns_before:,}")
+    for name, count in tally.steps.items():
+        rows = _change(count.rows_before, count.rows_after)
+        turns = _change(count.turns_before, count.turns_after)
+        table.add_row(name, rows, turns, f"{count.turns_changed:,}" if count.turns_changed else "")
+    out.print(table)
+    reasons = tally.left_out()
+    for step, cost, reason in reasons[:_REASONS]:
+        out.print(f"left out {cost:,} rows, {step}: {reason}", markup=False, soft_wrap=True)
+    if len(reasons) > _REASONS:
+        rest = sum(cost for _, cost, _ in reasons[_REASONS:])
+        out.print(f"left out {rest:,} rows for {len(reasons) - _REASONS} other reasons")
+    out.print(f"{path}; the whole table: {path}.report.md", markup=False, soft_wrap=True)
+
+
+_CLEANING = ("rows", "turns", "changed")
+_REASONS = 12
+"""Reasons that are listed; the report has all."""
+
+
+def _change(before: int, after: int) -> str:
+    return f"{after:,}" if before == after else f"{before:,} → {after:,}"
+
+
 def print_datasets(entries: Sequence[Dataset]) -> None:
     """The catalogue, with the labels of the Open-ChatGPT collection."""
-    table = Table("name", "rows", "lang", "task", "made by", "format", "licence")
-    table.columns[1].justify = "right"
+    columns = (Column("name", no_wrap=True), Column("rows", justify="right"), "lang", "task", "by", "format")
+    table = Table(*columns, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for entry in entries:
         size = "" if entry.size is None else f"{entry.size:,}"
-        labels = (entry.language, entry.task, entry.generation, entry.format, entry.licence)
-        table.add_row(entry.name, size, *labels)
+        table.add_row(entry.name, size, entry.language, entry.task, entry.generation, entry.format)
     out.print(table)
     out.print(f"{len(entries)} datasets. MT many tasks, TS one task; HG people, SI models, MIX both, COL a collection.")
 
@@ -290,11 +321,12 @@ def print_dataset(entry: Dataset, path: Path | None) -> None:
 
 
 def print_formats(formats: Iterable[Format]) -> None:
-    """Source schemas, and whether their converter met real rows."""
-    table = Table("format", "reads", "keys", "tried")
+    """Source schemas, their keys, and whether their converter met real rows."""
+    table = Table(Column("format", no_wrap=True), "reads; the keys of a row", box=SIMPLE, pad_edge=False)
     for format in formats:
-        tried = "on real rows" if format.tried else "not tried on real rows"
-        table.add_row(format.name, Text(format.title), ", ".join(sorted(format.keys)), tried)
+        tried = "" if format.tried else " (not tried on real rows)"
+        keys = Text(f"\n{', '.join(sorted(format.keys))}", style="dim")
+        table.add_row(format.name, Text(format.title + tried).append(keys))
     out.print(table)
 
 

@@ -87,7 +87,7 @@ def catalogue() -> dict[str, Dataset]:
     adapter = TypeAdapter(list[Dataset])
     found: dict[str, Dataset] = {}
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        for entry in adapter.validate_python(yaml.safe_load(file.read_text(encoding="utf-8"))):
+        for entry in adapter.validate_python(yaml.load(file.read_text(encoding="utf-8"), yaml.CSafeLoader)):
             assert entry.name not in found, f"two entries named {entry.name}"
             found[entry.name] = entry
     return found

@@ -23,7 +23,7 @@ _TRANSLATION = re.compile(
     r"|\b(?:in|into|to) (?:english|french|german|spanish|italian|portuguese|russian|chinese|japanese|korean|arabic)\b",
     re.I,
 )
-_LOOKED_AT = 1500
+_LOOKED_AT = 600
 """Characters of a side that are looked at."""
 _LETTERS = 12
 """Fewest letters to tell a language by; Chinese characters count threefold."""

@@ -200,8 +200,9 @@ def _set_up(config: CleanConfig) -> None:
 
 
 def _set_up_worker(config: CleanConfig) -> None:
-    """Ctrl-C is for the process that asked; it stops its workers."""
+    """Ctrl-C is for the process that asked, which stops its workers; the workers are the parallelism."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _set_up(config)
 
 

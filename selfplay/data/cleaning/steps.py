@@ -121,7 +121,6 @@ def _in_languages(wanted: frozenset[str]) -> Callable[[Conversation], Outcome]:
 
 def _with_rounds(least: int) -> Callable[[Conversation], Outcome]:
     def apply(conversation: Conversation) -> Outcome:
-        rounds = conversation.rounds
-        return conversation if rounds >= least else f"{rounds} rounds, asked for {least}"
+        return conversation if conversation.rounds >= least else f"fewer than {least} rounds"
 
     return apply

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from selfplay.data.refusals import Refusals
 
 _NUMBERS = ("rows_before", "rows_after", "turns_before", "turns_after", "rows_changed", "turns_changed")
-HEADER = ("step", *(name.replace("_", " ") for name in _NUMBERS))
 
 
 @dataclass(slots=True)
@@ -28,7 +26,7 @@ class Count:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def numbers(self) -> dict[str, int]:
-        """The figures under HEADER, in its order."""
+        """The figures by name."""
         return {name: getattr(self, name) for name in _NUMBERS}
 
     def add(self, other: Count) -> None:
@@ -53,20 +51,16 @@ class Tally:
         for name, count in other.steps.items():
             self.steps.setdefault(name, Count()).add(count)
 
-    def table(self) -> list[tuple[str, ...]]:
-        """Rows under HEADER; a reason stands under its step with the rows it cost."""
-        read = next(iter(self.steps.values()), Count())
-        rows: list[tuple[str, ...]] = [
-            ("read", f"{self.rows:,}", f"{read.rows_before:,}", "", f"{read.turns_before:,}")
-        ]
-        rows += [
-            (f"  {reason} ({self.refused.examples[reason]})", "", f"-{cost:,}")
+    def left_out(self) -> list[tuple[str, int, str]]:
+        """(step, rows, reason) of everything that is not in the output."""
+        refused = [
+            ("read", cost, f"{reason} (first: {self.refused.examples[reason]})")
             for reason, cost in self.refused.counts.most_common()
         ]
-        for name, count in self.steps.items():
-            rows.append((name, *(f"{number:,}" for number in count.numbers().values())))
-            rows += [(f"  {reason}", "", f"-{cost:,}") for reason, cost in count.reasons.most_common()]
-        return [row + ("",) * (len(HEADER) - len(row)) for row in rows]
+        dropped = [
+            (name, cost, reason) for name, count in self.steps.items() for reason, cost in count.reasons.most_common()
+        ]
+        return refused + dropped
 
     def as_dict(self) -> dict[str, Any]:
         """The counts as plain values."""
@@ -82,9 +76,23 @@ class Tally:
         out.with_name(f"{out.name}.report.json").write_text(
             json.dumps({**about, **self.as_dict()}, ensure_ascii=False, indent=1) + "\n"
         )
-        out.with_name(f"{out.name}.report.md").write_text(_markdown(HEADER, self.table()))
+        out.with_name(f"{out.name}.report.md").write_text(self._markdown())
+
+    def _markdown(self) -> str:
+        """One table of steps, one of reasons."""
+        steps: list[tuple[str, ...]] = [
+            (name, *(f"{number:,}" for number in count.numbers().values())) for name, count in self.steps.items()
+        ]
+        reasons: list[tuple[str, ...]] = [(name, f"{cost:,}", reason) for name, cost, reason in self.left_out()]
+        header = ("step", *(name.replace("_", " ") for name in _NUMBERS))
+        return (
+            f"{self.rows:,} rows read\n\n"
+            + _table(header, ("---",) + ("---:",) * len(_NUMBERS), steps)
+            + "\n"
+            + _table(("step", "rows left out", "reason"), ("---", "---:", "---"), reasons)
+        )
 
 
-def _markdown(header: Iterable[str], lines: Iterable[tuple[str, ...]]) -> str:
-    rows = [tuple(header), ("---",) + ("---:",) * (len(HEADER) - 1), *lines]
+def _table(header: tuple[str, ...], rule: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    rows = [header, rule, *body]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in rows)
