@@ -214,7 +214,7 @@ def bench_nano(
         locate_model(config.assistant, "assistant"),
     )
     mixture = load_recipe("nano/simulator", TrainConfig).data
-    held_out = load(mixture.datasets, split="held_out", held_out=mixture.held_out).conversations
+    held_out = load(parse_weights(mixture.datasets), split="held_out", held_out=mixture.held_out).conversations
     people = [conversation for conversation in held_out if not conversation.context]
     trained = load(["sgd_train"], split="train", held_out=mixture.held_out).conversations
     seen = frozenset(service for conversation in trained for service in conversation.meta["services"])

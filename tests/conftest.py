@@ -51,3 +51,9 @@ def outside_data(monkeypatch, tmp_path):
     """An empty data folder and no way to the hub."""
     monkeypatch.setenv("SELFPLAY_DATA", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    """The folder of real data; tests that use it carry the marker `data`."""
+    return Path(os.environ["SELFPLAY_DATA"])

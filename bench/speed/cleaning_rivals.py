@@ -1,4 +1,4 @@
-"""The same cleaning written over other libraries as their documentation shows it; the near-duplicate step alone.
+"""The same cleaning written over other libraries as their documentation shows it; the near-duplicate step alone."""
 
 from __future__ import annotations
 

@@ -54,8 +54,7 @@ def load(
     for name in names:
         loaded.conversations += stream(locate(name), loaded, format=format, strict=strict)
     if not loaded.conversations:
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in loaded.refused.counts.most_common(3))
-        raise DataError(f"no usable conversation in {', '.join(names)}: {reasons or 'no rows'}")
+        raise DataError(f"no usable conversation in {', '.join(names)}: {loaded.refused.summary() or 'no rows'}")
     if split != "all":
         train, kept = halves(loaded.conversations, held_out)
         loaded.conversations = kept if split == "held_out" else train
@@ -98,13 +97,25 @@ def halves(conversations: list[Conversation], share: float) -> tuple[list[Conver
     held_out: list[Conversation] = []
     for conversation in conversations:
         (held_out if is_held_out(conversation, share) else train).append(conversation)
+    check_halves(train, held_out, share, Loaded(conversations))
+    return train, held_out
+
+
+def check_halves(train: list[Conversation], held_out: list[Conversation], share: float, loaded: Loaded) -> None:
+    """Refuse halves of which one is empty.
+
+    Raises:
+        DataError: it is; the message says why there may be so little.
+    """
+    total = len(train) + len(held_out)
+    if not total:
+        raise DataError(f"no usable conversation: {loaded.refused.summary() or 'no rows'}")
     for name, half in (("training", train), ("held-out", held_out)):
         if not half:
             raise DataError(
-                f"none of {len(conversations)} conversations falls into the {name} half with held_out {share}; "
+                f"none of {total} conversations falls into the {name} half with held_out {share}; "
                 "change data.held_out or give more data"
             )
-    return train, held_out
 
 
 def is_held_out(conversation: Conversation, share: float) -> bool:

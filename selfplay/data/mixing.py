@@ -11,18 +11,54 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from selfplay.chat.conversation import Conversation
-from selfplay.data.catalogue import locate
-from selfplay.data.loading import Loaded, is_held_out, stream
+from selfplay.data.catalogue import catalogue, locate
+from selfplay.data.loading import Loaded, check_halves, is_held_out, stream
 from selfplay.data.rows import row_of
 from selfplay.errors import ConfigError, DataError
 from selfplay.seeds import derive_seed, unit_interval
 from selfplay.writing import json_line, write_lines
+
+
+@dataclass(slots=True)
+class Mixture:
+    """Conversations to train on, as often as their weights say, and the held-out ones."""
+
+    train: list[Conversation] = field(default_factory=list)
+    held_out: list[Conversation] = field(default_factory=list)
+    loaded: Loaded = field(default_factory=Loaded)
+
+
+def load_mixture(sources: Sequence[str], *, held_out: float, seed: int = 0, strict: bool = False) -> Mixture:
+    """What a training recipe names: `name` or `name=weight` each, in that order.
+
+    Raises:
+        ConfigError: a weight that cannot be used.
+        DataError: a dataset is unreadable or kept for scoring, a half comes out empty, or (strict) a row is bad.
+    """
+    mixture = Mixture()
+    for name, weight in parse_weights(sources).items():
+        conversations = list(stream(locate(name), mixture.loaded, strict=strict))
+        _refuse_holdouts(conversations)
+        for conversation in conversations:
+            if is_held_out(conversation, held_out):
+                mixture.held_out.append(conversation)
+            else:
+                mixture.train += [conversation] * copies(conversation, weight, seed)
+    check_halves(mixture.train, mixture.held_out, held_out, mixture.loaded)
+    return mixture
+
+
+def _refuse_holdouts(conversations: Sequence[Conversation]) -> None:
+    """Cleaned files remember where their rows came from, so a copy does not get round this."""
+    for name in {str(conversation.meta["dataset"]) for conversation in conversations}:
+        if (entry := catalogue().get(name)) is not None and entry.holdout:
+            raise DataError(f"{name} is kept for scoring and never trained on; leave it out of data.datasets")
 
 
 @dataclass(slots=True)
@@ -35,7 +71,7 @@ class Mixed:
     loaded: Loaded = field(default_factory=Loaded)
 
 
-def parse_weights(texts: list[str]) -> dict[str, float]:
+def parse_weights(texts: Sequence[str]) -> dict[str, float]:
     """`name` or `name=weight` to weights by name.
 
     Raises:

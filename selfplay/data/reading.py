@@ -13,11 +13,15 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from backports import zstd
+
+from selfplay.data.json_stream import array_values, map_items
 from selfplay.errors import BadRow, DataError
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ BATCH_ROWS = 256
 BATCH_BYTES = 1 << 20
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 _BOM = b"\xef\xbb\xbf"
+_BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, zstd.ZstdError)
+"""What the libraries raise on a file that is not what its name says."""
 _HEAD = 1 << 20
 """How far the first line of a `.json` file is looked for, in bytes."""
 
@@ -104,15 +110,15 @@ def read_batches(path: Path) -> Iterator[Batch]:
         if kind == ".parquet":
             yield from _parquet(path)
             return
-        with path.open("rb") as raw, _decompressed(path, raw) as stream:
+        with path.open("rb", buffering=1 << 18) as raw, _decompressed(path, raw) as stream:
             size = max(1, path.stat().st_size)
             for numbers, items in _KINDS[kind](path, stream):
                 yield Batch(path.name, numbers, items, min(1.0, raw.tell() / size))
     except DataError:
         raise
-    except (OSError, EOFError, UnicodeError, ValueError, RecursionError) as error:
-        # gzip, zstandard, ijson and pyarrow raise their own kinds, all of them OSError, EOFError or ValueError.
-        raise DataError(f"{path}: cannot be read to its end ({error}); is the file whole?") from error
+    except _BROKEN as error:
+        reason = str(error).partition("\n")[0].strip()
+        raise DataError(f"{path}: cannot be read to its end ({reason}); is the file whole?") from error
 
 
 def check_file(path: Path) -> str:
@@ -148,14 +154,12 @@ def batched(items: Iterable[tuple[int, Any, int]]) -> Iterator[tuple[tuple[int, 
         yield tuple(numbers), kept
 
 
-def _decompressed(path: Path, raw: IO[bytes]) -> io.BufferedReader:
+def _decompressed(path: Path, raw: BinaryIO) -> Any:
     if path.suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 18)
     if path.suffix == ".zst":
-        import zstandard
-
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True), 1 << 18)
-    return io.BufferedReader(raw, 1 << 18)  # type: ignore[arg-type]
+        return io.BufferedReader(zstd.ZstdFile(raw), 1 << 18)
+    return raw
 
 
 def _lines(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, ...], list[Any]]]:
@@ -170,6 +174,8 @@ def _decoded(place: str, line: bytes) -> Row:
         return Row(place, None, f"not JSON ({error.msg} at column {error.colno})")
     except UnicodeDecodeError:
         return Row(place, None, "not UTF-8")
+    except ValueError:
+        return Row(place, None, "not JSON (a number with too many digits)")
     except RecursionError:
         return Row(place, None, "nested too deeply")
 
@@ -187,31 +193,27 @@ def _row(place: str, item: Any) -> Row:
 
 def _json(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, ...], list[Any]]]:
     """A `.json` file: an array of rows, a map from id to row, one row, or JSON lines under the wrong name."""
-    import ijson
-
     if stream.peek(3)[:3] == _BOM:
         stream.read(3)
     head = _head(stream)
     start = head.lstrip()[:1]
-    if not start:
-        return
-    whole: Any = io.BufferedReader(_Rewound(head, stream))
-    if start == b"[":
-        yield from batched((n, item, _size(item)) for n, item in enumerate(ijson.items(whole, "item", use_float=True)))
-    elif start == b"{" and _is_lines(head):
+    whole: Any = io.BufferedReader(_Rewound(head, stream), 1 << 18)
+    if start == b"{" and _is_lines(head):
         yield from _lines(path, whole)
+        return
+    text = io.TextIOWrapper(whole, encoding="utf-8")
+    if start == b"[":
+        yield from batched((number, item, _size(item)) for number, item in enumerate(array_values(text)))
     elif start == b"{":
-        yield from batched((n, item, _size(item)) for n, item in enumerate(_values(path, whole)))
-    else:
+        yield from batched((number, item, _size(item)) for number, item in enumerate(_values(text)))
+    elif start:
         raise DataError(f"{path}: starts with {head.lstrip()[:20]!r}; expected a JSON array or map of rows")
 
 
-def _values(path: Path, stream: io.BufferedReader) -> Iterator[Any]:
+def _values(text: TextIO) -> Iterator[Any]:
     """The values of a map from id to row, each with its id, or the one row that the file is."""
-    import ijson
-
     single: dict[str, Any] = {}
-    for key, value in ijson.kvitems(stream, "", use_float=True):
+    for key, value in map_items(text):
         if isinstance(value, dict) and not single:
             yield {"id": key, **value}
         else:
@@ -235,7 +237,7 @@ def _is_lines(head: bytes) -> bool:
         return False
     try:
         first = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return bool(more) or not all(isinstance(value, dict) for value in first.values())
 
@@ -270,7 +272,10 @@ def _table(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, .
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     tabs = path.name.removesuffix(".gz").removesuffix(".zst").endswith(".tsv")
     reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text)
-    yield from batched(_cells(reader))
+    try:
+        yield from batched(_cells(reader))
+    finally:
+        text.detach()  # the stream is closed by who opened it
 
 
 def _cells(reader: Any) -> Iterator[tuple[int, _Cells, int]]:
@@ -295,9 +300,17 @@ def _cells(reader: Any) -> Iterator[tuple[int, _Cells, int]]:
 
 
 def _parquet(path: Path) -> Iterator[Batch]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    try:
+        yield from _groups(path, pq.ParquetFile(path))
+    except pa.ArrowException as error:
+        raise ValueError(error) from error
+
+
+def _groups(path: Path, parquet: Any) -> Iterator[Batch]:
+    with parquet as file:
         total = max(1, file.metadata.num_rows)
         first = 0
         for table in file.iter_batches(batch_size=BATCH_ROWS):

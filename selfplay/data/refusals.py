@@ -22,6 +22,10 @@ class Refusals:
         self.counts[reason] += 1
         self.examples.setdefault(reason, place)
 
+    def summary(self) -> str:
+        """The three most frequent reasons."""
+        return "; ".join(f"{reason} ({count})" for reason, count in self.counts.most_common(3))
+
     def merge(self, other: Refusals) -> None:
         """Take a later part's counts in."""
         self.counts.update(other.counts)

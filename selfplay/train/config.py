@@ -37,7 +37,7 @@ class TrainData(_Strict):
     """Which conversations are trained on."""
 
     datasets: tuple[str, ...]
-    """Catalogue names or paths."""
+    """Catalogue names, paths or hub names, each `name` or `name=weight`: how often an epoch has its conversations."""
     held_out: float = Field(0.05, gt=0, lt=1)
     """Share of each dataset kept out of training, by conversation."""
     max_tokens: int = Field(768, ge=16)

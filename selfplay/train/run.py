@@ -18,7 +18,8 @@ from typing import Any
 from selfplay.chat.conversation import Conversation
 from selfplay.chat.families import Family, family
 from selfplay.chat.rendering import ChatRenderer
-from selfplay.data.loading import Loaded, halves, load
+from selfplay.data.loading import Loaded
+from selfplay.data.mixing import load_mixture
 from selfplay.errors import ConfigError, ModelError
 from selfplay.settings import differences
 from selfplay.train.config import TrainConfig
@@ -54,9 +55,9 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     if (out / "config.json").exists():
         raise ConfigError(f"{out} already holds a model; choose another --out or remove it first")
     data = config.data
-    loaded = load(data.datasets, strict=data.strict)
-    conversations, held_out = halves(loaded.conversations, data.held_out)
-    _report(loaded, say)
+    mixture = load_mixture(data.datasets, held_out=data.held_out, seed=config.optim.seed, strict=data.strict)
+    conversations, held_out = mixture.train, mixture.held_out
+    _report(mixture.loaded, say)
     identity = {**config.model_dump(mode="json"), "data fingerprint": fingerprint(conversations)}
     checkpoint = _find_checkpoint(out / CHECKPOINTS, identity, resume)
     model, tokenizer = _start(config, family(config.template), conversations)

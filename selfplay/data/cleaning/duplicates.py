@@ -65,11 +65,16 @@ class ExactDuplicates:
             self._files[partition].write(numbered[partitions == partition].tobytes())
         self._rows += len(words)
 
+    def close(self) -> None:
+        """Nothing more will be added."""
+        for file in self._files:
+            file.close()
+
     def drop(self, kept: Bools) -> int:
         """Clear every row that repeats an earlier one; returns how many."""
+        self.close()
         dropped = 0
-        for path, file in zip(self._paths, self._files, strict=True):
-            file.close()
+        for path in self._paths:
             rows = np.fromfile(path, np.uint64).reshape(-1, 3)
             order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
             rows = rows[order]
@@ -135,11 +140,14 @@ class NearDuplicates:
         for band, file in enumerate(self._key_files):
             file.write(_keys(rows[:, band * self._width : (band + 1) * self._width]).tobytes())
 
+    def close(self) -> None:
+        """Nothing more will be added."""
+        for file in (self._signature_file, *self._key_files):
+            file.close()
+
     def drop(self, kept: Bools) -> int:
         """Clear every row that is similar to an earlier kept one; returns how many."""
-        self._signature_file.close()
-        for file in self._key_files:
-            file.close()
+        self.close()
         if not kept.any():
             return 0
         rows = np.memmap(self._signatures, np.uint32, "r").reshape(-1, PERMUTATIONS)

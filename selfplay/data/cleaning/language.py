@@ -23,7 +23,7 @@ _TRANSLATION = re.compile(
     r"|\b(?:in|into|to) (?:english|french|german|spanish|italian|portuguese|russian|chinese|japanese|korean|arabic)\b",
     re.I,
 )
-_LOOKED_AT = 600
+_LOOKED_AT = 300
 """Characters of a side that are looked at."""
 _LETTERS = 12
 """Fewest letters to tell a language by; Chinese characters count threefold."""
@@ -45,7 +45,7 @@ def unwanted_language(conversation: Conversation, wanted: Collection[str]) -> st
 def language_of(text: str) -> str | None:
     """The ISO 639 code of a text, or None where it cannot be told."""
     prose = _NOT_PROSE.sub(" ", text[: 4 * _LOOKED_AT]).strip()[:_LOOKED_AT]
-    if sum(3 if "\u3040" <= letter <= "\u9fff" else letter.isalpha() for letter in prose[:200]) < _LETTERS:
+    if sum(3 if "\u3040" <= letter <= "\u9fff" else letter.isalpha() for letter in prose[:80]) < _LETTERS:
         return None
     best = _detector().detect(prose, model="lite", k=1)[0]
     code = str(best["lang"])

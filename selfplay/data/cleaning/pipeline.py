@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from multiprocessing import get_context
@@ -93,13 +94,12 @@ def clean_sources(
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror})") from error
     try:
-        with (folder / "lines").open("wb") as lines:
-            run = _Run(folder, config, lines.writelines, tally)
+        with closing(_Run(folder, config, tally)) as run:
             for done in _cleaned(_tasks(sources, format), config, workers or available_cores()):
                 run.take(done)
                 if on_progress is not None:
                     on_progress(tally.rows, done.share)
-        kept = run.decide()
+            kept = run.decide()
         with (folder / "lines").open("rb") as written:
             write_lines((line for line, stays in zip(written, kept, strict=True) if stays), out)
         tally.save(out, {"sources": [source.name for source in sources], "config": config.model_dump(mode="json")})
@@ -118,15 +118,15 @@ def available_cores() -> int:
 class _Run:
     """What is known of the rows written so far."""
 
-    def __init__(self, folder: Path, config: CleanConfig, write: Callable[[list[bytes]], None], tally: Tally) -> None:
-        self._write = write
+    def __init__(self, folder: Path, config: CleanConfig, tally: Tally) -> None:
+        self._lines = (folder / "lines").open("wb")
         self._tally = tally
         self._turns: list[np.ndarray[tuple[int], np.dtype[np.uint32]]] = []
         self._exact = ExactDuplicates(folder) if config.duplicates else None
         self._near = None if config.near_duplicates is None else NearDuplicates(folder, config.near_duplicates)
 
     def take(self, done: _Done) -> None:
-        self._write(done.lines)
+        self._lines.writelines(done.lines)
         self._turns.append(np.asarray(done.turns, np.uint32))
         self._tally.add(done.tally)
         if self._exact is not None:
@@ -134,8 +134,15 @@ class _Run:
         if self._near is not None:
             self._near.add(done.signatures)
 
+    def close(self) -> None:
+        """Nothing more will come."""
+        for open_file in (self._lines, self._exact, self._near):
+            if open_file is not None:
+                open_file.close()
+
     def decide(self) -> Bools:
         """Which rows stay."""
+        self._lines.close()
         turns = np.concatenate([*self._turns, np.empty(0, np.uint32)])
         kept = np.ones(len(turns), bool)
         for name, search in ((_EXACT, self._exact), (_NEAR, self._near)):
@@ -178,7 +185,8 @@ def _cleaned(tasks: Iterator[_Task], config: CleanConfig, workers: int) -> Itera
     waiting: deque[Future[_Done]] = deque()
     try:
         for task in chain(first, tasks):
-            waiting.append(pool.submit(_clean_batch, task))
+            with _uninterrupted():
+                waiting.append(pool.submit(_clean_batch, task))
             if len(waiting) > _AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -187,6 +195,16 @@ def _cleaned(tasks: Iterator[_Task], config: CleanConfig, workers: int) -> Itera
         raise DataError("a worker process died, perhaps for lack of memory; try fewer --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started in here inherit that SIGINT is blocked: Ctrl-C is for the one that asked, which stops them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _config = CleanConfig()
@@ -200,8 +218,7 @@ def _set_up(config: CleanConfig) -> None:
 
 
 def _set_up_worker(config: CleanConfig) -> None:
-    """Ctrl-C is for the process that asked, which stops its workers; the workers are the parallelism."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The workers are the parallelism."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _set_up(config)
 

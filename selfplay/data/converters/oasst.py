@@ -16,6 +16,7 @@ from selfplay.chat.conversation import Conversation, Role, conversation_from_pai
 from selfplay.data.converters.fields import Pairs, list_field, object_field, pairs_of, text_field
 from selfplay.errors import BadRow
 
+_MACHINE = "a prompter turn was written by a model (synthetic: true)"
 _ROLES: dict[str, Role] = {"prompter": "user", "assistant": "assistant"}
 
 
@@ -26,24 +27,22 @@ def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
     while node is not None:
         path.append(node)
         node = min(_replies(node), key=_rank, default=None)
+    if _has_machine_prompt(path):
+        raise BadRow(_MACHINE)
     yield conversation_from_pairs(text_field(row, "message_tree_id"), _pairs(path))
 
 
 def convert_paths(row: Mapping[str, Any]) -> Iterator[Conversation]:
-    """Every path that people wrote; refused only when there is none."""
+    """Every path that people wrote; `meta.paths_left_out` counts the others. Refused when there is none."""
     tree = text_field(row, "message_tree_id")
-    refused: BadRow | None = None
-    found = 0
-    for number, path in enumerate(_paths(object_field(row, "prompt"))):
-        try:
-            pairs = _pairs(path)
-        except BadRow as error:
-            refused = error
-            continue
-        found += 1
-        yield conversation_from_pairs(f"{tree}/{number}", pairs, meta={"group": tree})
-    if not found and refused is not None:
-        raise refused
+    paths = list(_paths(object_field(row, "prompt")))
+    by_people = [(number, path) for number, path in enumerate(paths) if not _has_machine_prompt(path)]
+    if not by_people:
+        raise BadRow(_MACHINE)
+    left_out = len(paths) - len(by_people)
+    meta = {"group": tree, "paths_left_out": left_out} if left_out else {"group": tree}
+    for number, path in by_people:
+        yield conversation_from_pairs(f"{tree}/{number}", _pairs(path), meta=meta)
 
 
 def _paths(root: Mapping[str, Any]) -> Iterator[list[Mapping[str, Any]]]:
@@ -57,10 +56,11 @@ def _paths(root: Mapping[str, Any]) -> Iterator[list[Mapping[str, Any]]]:
         stack += [[*path, reply] for reply in reversed(replies)]
 
 
+def _has_machine_prompt(path: list[Mapping[str, Any]]) -> bool:
+    return any(node.get("role") == "prompter" and node.get("synthetic") for node in path)
+
+
 def _pairs(path: list[Mapping[str, Any]]) -> Pairs:
-    for node in path:
-        if node.get("role") == "prompter" and node.get("synthetic"):
-            raise BadRow("a prompter turn was written by a model (synthetic: true)")
     return pairs_of(path, "role", "text", _ROLES)
 
 
