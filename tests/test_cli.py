@@ -156,3 +156,50 @@ def test_progress_shows_the_figures_of_the_run(capsys):
     assert "sampling 0 user + 1 assistant · KV free 50% · resampled 1 · faults 2" in shown
     assert "engine assistant-0 died" in shown
     assert "2/3" in shown
+
+
+def test_the_data_commands_print_what_they_say(tmp_path):
+    listed = selfplay("data", "list", "--generation", "HG").stdout
+    assert "oasst1 " in listed
+    assert "ultrachat" not in listed
+    assert "not tried on real rows" in selfplay("data", "formats").stdout
+    shown = selfplay("data", "show", "lima").stdout
+    assert "GAIR/lima" in shown
+    mixed = selfplay("data", "mix", "sample=2", "--out", tmp_path / "mix", "--held-out", "0.1")
+    assert "validation" in mixed.stdout
+    assert (tmp_path / "mix/train.jsonl").exists()
+
+
+def test_data_clean_prints_its_table_and_reasons(tmp_path):
+    file = tmp_path / "in.jsonl"
+    good = {"messages": [{"role": "user", "content": "hi\n1 / 1"}, {"role": "assistant", "content": "yes"}]}
+    file.write_text(json.dumps(good) + "\n{oops\n")
+    done = selfplay("data", "clean", file, "--out", tmp_path / "out.jsonl", "--no-duplicates", "--min-rounds", "1")
+    assert done.returncode == 0
+    assert "page artefacts" in done.stdout
+    assert "exact duplicates" not in done.stdout
+    assert "left out 1 rows, read: not JSON" in done.stdout
+    assert json.loads((tmp_path / "out.jsonl").read_text())["messages"][0]["content"] == "hi"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["clean", "{tmp}", "--out", "{tmp}/o.jsonl"], "a folder; give the files in it one by one"),
+        (["clean", "sampel", "--out", "{tmp}/o.jsonl"], "no file and no dataset named 'sampel'"),
+        (["clean", "sample", "--out", "{tmp}/o.txt"], "name the file .jsonl or .parquet"),
+        (["clean", "sample", "--out", "{tmp}/o.jsonl", "--language", "English"], "is no ISO 639 code"),
+        (
+            ["clean", "sample", "--out", "{tmp}/o.jsonl", "--max-tokens", "64", "--tokenizer", "{tmp}"],
+            "no tokenizer.json",
+        ),
+        (["clean", "sample", "--out", "{tmp}/o.jsonl", "--recipe", "nano/generate"], "unknown key"),
+        (["mix", "sample=x", "--out", "{tmp}/m"], "expected NAME or NAME=WEIGHT"),
+        (["show", "oasst"], "did you mean"),
+    ],
+)
+def test_wrong_data_commands_say_what_to_do(tmp_path, words, message):
+    done = selfplay("data", *(word.format(tmp=tmp_path) for word in words))
+    assert done.returncode == 1
+    assert message in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr

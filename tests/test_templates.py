@@ -1,5 +1,7 @@
 """The four proofs every template in use has to pass, and that text never acts as control."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,6 +57,18 @@ def test_the_mask_is_the_roles_text_and_its_end_tokens_and_nothing_else(renderer
     if role == "user" and complete:
         expected.append(renderer.end_of_conversation_id)
     assert [id for id, on in zip(ids, mask, strict=True) if on] == expected
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("system", [False, True])
+def test_turns_that_are_context_are_shown_and_carry_no_loss(renderers, role, system):
+    whole = conversation(system, rounds=3)
+    everything = renderers[role].render(whole)
+    for context in range(1, len(whole.turns)):
+        shown = renderers[role].render(replace(whole, context=context))
+        length = len(renderers[role].render(Conversation("x", whole.turns[:context], complete=False)).input_ids)
+        assert shown.input_ids == everything.input_ids
+        assert shown.loss_mask == [0] * length + everything.loss_mask[length:]
 
 
 def test_a_base_learns_both_sides_and_the_end(renderers):

@@ -144,10 +144,10 @@ def _entry_source(entry: Dataset) -> Source:
     if entry.hub is not None:
         hub = HubDataset(entry.hub, entry.hub_files, entry.hub_config, entry.hub_split)
         return Source(entry.name, entry.format, hub=hub)
-    looked = f"{entry.file} in the folder $SELFPLAY_DATA ({os.environ.get('SELFPLAY_DATA', 'not set')})"
+    looked = f"expected {entry.file} in the folder $SELFPLAY_DATA ({os.environ.get('SELFPLAY_DATA', 'not set')}); "
     raise DataError(
-        f"dataset {entry.name!r} is not on the hub{f', and not found: expected {looked}' if entry.file else ''}; "
-        f"get it from {entry.source} ({entry.licence}) and give the path of its file"
+        f"dataset {entry.name!r} not found: {looked if entry.file else ''}it is not on the hub; get it from "
+        f"{entry.source} ({entry.licence}) and give the path of its file"
     )
 
 

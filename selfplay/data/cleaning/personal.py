@@ -18,6 +18,10 @@ _KEY = re.compile(
 )
 _CARD = re.compile(r"(?<![\d.])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\d.]?\d)")
 _MANY_DIGITS = re.compile(r"\d(?:[ ().-]{0,2}\d){6}")
+_NUMBERISH = re.compile(r"\d\.\d+ \d|\d \d+\.\d|(?:\d+\.){3}\d")
+"""Coordinates, versions and addresses of machines."""
+_BEFORE = re.compile(r"[\w/.-]", re.A)
+_AFTER = re.compile(r"\w|[/.:-]\d", re.A)
 _REGIONS = ("US", "CN")
 
 
@@ -43,7 +47,13 @@ def _without_phones(text: str) -> str:
     import phonenumbers
 
     for region in _REGIONS:
-        found = list(phonenumbers.PhoneNumberMatcher(text, region))
+        found = list(phonenumbers.PhoneNumberMatcher(text, region, leniency=phonenumbers.Leniency.STRICT_GROUPING))
         for match in reversed(found):
-            text = f"{text[: match.start]}[PHONE]{text[match.end :]}"
+            if not _NUMBERISH.search(match.raw_string) and _alone(text, match.start, match.end):
+                text = f"{text[: match.start]}[PHONE]{text[match.end :]}"
     return text
+
+
+def _alone(text: str, start: int, end: int) -> bool:
+    """Whether nothing is attached that makes it a part of something else: a path, a version, a decimal."""
+    return not _BEFORE.search(text[max(0, start - 1) : start]) and not _AFTER.match(text[end : end + 2])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from selfplay.chat.conversation import Conversation, Role
-from selfplay.chat.models import locate_model
+from selfplay.chat.models import EMBEDDED, locate_model
 from selfplay.data.cleaning.artefacts import without_artefacts
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.language import unwanted_language
@@ -51,10 +52,14 @@ def steps_of(config: CleanConfig) -> list[Step]:
     if config.min_rounds:
         steps.append(Step("rounds", _with_rounds(config.min_rounds)))
     if config.max_tokens is not None:
-        lengths = token_lengths(locate_model(config.tokenizer, "base"))
+        lengths = token_lengths(_tokenizer_folder(config.tokenizer))
         limit = config.max_tokens
         steps.append(Step("split", lambda conversation: pieces(conversation, limit, lengths)))
     return steps
+
+
+def _tokenizer_folder(name: str) -> Path:
+    return locate_model(name, "base") if name == EMBEDDED else Path(name).expanduser()
 
 
 def clean(conversation: Conversation, steps: Sequence[Step], tally: Tally) -> list[Conversation]:
