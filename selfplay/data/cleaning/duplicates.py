@@ -34,6 +34,8 @@ _LEADERS = 3
 _CHUNK = 1 << 14
 """Pairs whose signatures are compared at once."""
 _TOKENS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
+_ASCII_TOKENS = re.compile(r"[a-z0-9]+")
+"""The same for plain ASCII, in half the time."""
 _SEED = 20_231
 
 Bools = NDArray[np.bool_]
@@ -101,24 +103,35 @@ def signatures(texts: Sequence[str]) -> Signatures:
 
     if not texts:
         return np.empty((0, PERMUTATIONS), np.uint32)
-    hashed = RMinHash.hash_token_sets([_TOKENS.findall(text.lower()) for text in texts])
-    shingles = [_shingles(np.asarray(tokens, np.uint64)) for tokens in hashed]
-    offsets = np.cumsum([0, *map(len, shingles)]).astype(np.uint64)
-    flat = np.concatenate(shingles)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, PERMUTATIONS, _SEED)
+    hashed = [np.asarray(tokens, np.uint64) for tokens in RMinHash.hash_token_sets([_tokens(text) for text in texts])]
+    shingles, offsets = _shingles(hashed)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(shingles, offsets, PERMUTATIONS, _SEED)
     return np.asarray(matrix.to_rows(), np.uint32)
 
 
-def _shingles(tokens: Words) -> Words:
-    """Hashes of every run of _SHINGLE tokens; of all of them where there are fewer."""
-    width = min(_SHINGLE, len(tokens))
-    if width == 0:
-        return np.zeros(1, np.uint64)
-    total = np.zeros(len(tokens) - width + 1, np.uint64)
-    for shift in range(width):
-        total = (total ^ tokens[shift : shift + len(total)]) * np.uint64(0x9E3779B97F4A7C15)
-        total ^= total >> np.uint64(29)
-    return np.unique(total)
+def _tokens(text: str) -> list[str]:
+    lower = text.lower()
+    return (_ASCII_TOKENS if lower.isascii() else _TOKENS).findall(lower)
+
+
+def _shingles(rows: Sequence[Words]) -> tuple[Words, Words]:
+    """Hashes of every run of _SHINGLE tokens of all rows one after the other, and where each row starts.
+
+    A shorter row is filled up, so that it has one run.
+    """
+    filled = [np.concatenate([row, np.zeros(max(0, _SHINGLE - len(row)), np.uint64)]) for row in rows]
+    starts = np.cumsum([0, *map(len, filled)])
+    flat = np.concatenate(filled)
+    runs = np.zeros(len(flat) - _SHINGLE + 1, np.uint64)
+    for shift in range(_SHINGLE):
+        runs = (runs ^ flat[shift : shift + len(runs)]) * np.uint64(0x9E3779B97F4A7C15)
+        runs ^= runs >> np.uint64(29)
+    # Runs that begin in the last tokens of a row reach into the next one.
+    inside = np.ones(len(flat), bool)
+    for shift in range(1, _SHINGLE):
+        inside[starts[1:] - shift] = False
+    offsets = starts - (_SHINGLE - 1) * np.arange(len(starts))
+    return runs[inside[: len(runs)]], offsets.astype(np.uint64)
 
 
 class NearDuplicates:
