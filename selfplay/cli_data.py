@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,6 +47,7 @@ def clean(
     overrides = {name: given[name] for name in app.CleanConfig.model_fields if name in given}
     overrides["languages"] = language or None
     settings = config.load_recipe(recipe, app.CleanConfig, overrides)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
     with console.CleaningProgress() as progress:
         tally = app.clean(sources, out, settings, format=format, workers=workers, on_progress=progress)
     console.print_cleaning(tally, out)

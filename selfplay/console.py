@@ -24,7 +24,7 @@ from selfplay.chat.conversation import Conversation, Role, Turn
 from selfplay.chat.events import EngineRestarted, Event, Planned, Snapshot, Stopping
 from selfplay.chat.speakers import USER_ENDED, Utterance
 from selfplay.data.catalogue import Dataset
-from selfplay.data.cleaning.tally import Count, Tally
+from selfplay.data.cleaning.tally import Tally
 from selfplay.data.formats import Format
 from selfplay.serve.vllm_backend import EngineSpec
 from selfplay.store.forecast import Forecast
@@ -274,8 +274,7 @@ class CleaningProgress:
 def print_cleaning(tally: Tally, path: Path) -> None:
     """What each step did, and why rows are not in the output."""
     table = Table(Column("step", no_wrap=True), *(Column(name, justify="right") for name in _CLEANING))
-    read = next(iter(tally.steps.values()), Count())
-    table.add_row("read", _change(tally.rows, read.rows_before), f"{read.turns_before:,}")
+    table.add_row("read", _change(tally.rows, tally.conversations), f"{tally.turns:,}")
     for name, count in tally.steps.items():
         rows = _change(count.rows_before, count.rows_after)
         turns = _change(count.turns_before, count.turns_after)
@@ -283,7 +282,7 @@ def print_cleaning(tally: Tally, path: Path) -> None:
     out.print(table)
     reasons = tally.left_out()
     for step, cost, reason in reasons[:_REASONS]:
-        out.print(f"left out {cost:,} rows, {step}: {reason}", markup=False, soft_wrap=True)
+        out.print(f"left out {cost:,} {'row' if cost == 1 else 'rows'}, {step}: {reason}", markup=False, soft_wrap=True)
     if len(reasons) > _REASONS:
         rest = sum(cost for _, cost, _ in reasons[_REASONS:])
         out.print(f"left out {rest:,} rows for {len(reasons) - _REASONS} other reasons")

@@ -47,7 +47,15 @@ class BadRow(DataError):
 
 
 class InvalidConversation(DataError):
-    """Turns that are empty, out of order or missing."""
+    """Turns that are empty, out of order or missing. `reason` leaves the conversation's id out, so that it adds up."""
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(id, reason)
+        self.id = id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{ascii(self.id)[1:-1]}: {self.reason}"
 
 
 class StoreError(SelfplayError):

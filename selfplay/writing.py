@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfplay.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _GROUP = 1000
 """Rows of one Parquet row group at most."""
@@ -27,14 +30,18 @@ def check_name(out: Path) -> None:
     Raises:
         ConfigError: another ending than .jsonl or .parquet, or a folder of that name.
     """
-    if out.suffix not in WRITERS:
+    if out.suffix not in (".jsonl", ".parquet"):
         raise ConfigError(f"{out}: cannot write {out.suffix or 'this'}; name the file .jsonl or .parquet")
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name a file, .jsonl or .parquet")
 
 
-def write_lines(lines: Iterator[bytes], out: Path) -> None:
+def write_lines(lines: Iterator[bytes], out: Path, schema: pa.Schema | None = None) -> None:
     """Write rows that are JSON lines already, each with its newline.
+
+    Args:
+        schema: the columns of a Parquet file; objects are written as JSON into columns of strings. Without one the
+            columns are those of the first rows.
 
     Raises:
         ConfigError: see `check_name`.
@@ -42,7 +49,11 @@ def write_lines(lines: Iterator[bytes], out: Path) -> None:
     """
     check_name(out)
     with replacing(out) as partial:
-        WRITERS[out.suffix](lines, partial)
+        if out.suffix == ".parquet":
+            _write_parquet(lines, partial, schema)
+        else:
+            with partial.open("wb") as file:
+                file.writelines(lines)
 
 
 def write_rows(rows: Iterator[dict[str, Any]], out: Path) -> None:
@@ -55,8 +66,11 @@ def write_rows(rows: Iterator[dict[str, Any]], out: Path) -> None:
 
 
 def json_line(row: dict[str, Any]) -> bytes:
-    """A row as UTF-8 with its newline."""
-    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    """A row as UTF-8 with its newline. What has no place in JSON (a date) is written as text."""
+    try:
+        return json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair: kept as an escape
+        return json.dumps(row, default=str).encode() + b"\n"
 
 
 @contextmanager
@@ -73,25 +87,30 @@ def replacing(out: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _write_jsonl(lines: Iterator[bytes], path: Path) -> None:
-    with path.open("wb") as file:
-        file.writelines(lines)
-
-
-def _write_parquet(lines: Iterator[bytes], path: Path) -> None:
-    """Columns are those of the first group; a later group has to fit them."""
+def _write_parquet(lines: Iterator[bytes], path: Path, schema: pa.Schema | None) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     writer = None
     for group in _groups(lines):
-        table = pa.Table.from_pylist([json.loads(line) for line in group], schema=writer and writer.schema)
-        writer = writer or pq.ParquetWriter(path, table.schema)
+        rows = [_flat(json.loads(line), schema) for line in group]
+        table = pa.Table.from_pylist(rows, schema=schema)
+        schema = table.schema
+        writer = writer or pq.ParquetWriter(path, schema)
         writer.write_table(table)
     if writer is None:
-        pq.write_table(pa.table({"id": pa.array([], pa.string())}), path)
+        empty = schema or pa.schema([("id", pa.string())])
+        pq.write_table(empty.empty_table(), path)
     else:
         writer.close()
+
+
+def _flat(row: dict[str, Any], schema: pa.Schema | None) -> dict[str, Any]:
+    """The row with its objects as JSON where the column holds strings."""
+    if schema is None:
+        return row
+    texts = {name for name, value in row.items() if isinstance(value, dict) and schema.field(name).type == "string"}
+    return {name: json.dumps(value) if name in texts else value for name, value in row.items()}
 
 
 def _groups(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -103,6 +122,3 @@ def _groups(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
             if size >= _GROUP_BYTES:
                 break
         yield group
-
-
-WRITERS: dict[str, Callable[[Iterator[bytes], Path], None]] = {".jsonl": _write_jsonl, ".parquet": _write_parquet}

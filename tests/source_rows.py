@@ -75,7 +75,6 @@ ROWS = {
     ),
     "natural_flat": ({"id": "n", "definition": "hi", "inputs": "x", "targets": "hello"}, ["hi\n\nx", "hello"], False),
     "prompt_response": ({"prompt": "hi", "response": "hello", "source": ""}, ROUND, False),
-    "safety_prompts": ({"Insult": [{"prompt": "hi", "response": "hello", "type": "t"}]}, ROUND, False),
     "prompts": ({"prompt": "hi"}, ["hi"], False),
     "instruction_prompts": ({"instruction": "hi"}, ["hi"], False),
     "hc3": (

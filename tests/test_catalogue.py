@@ -1,4 +1,5 @@
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from source_rows import ROWS
 from selfplay.data.catalogue import catalogue, entry_named, local_file, locate
 from selfplay.data.formats import FORMATS
 from selfplay.data.hub import HubDataset
-from selfplay.data.loading import Loaded, load, stream
+from selfplay.data.loading import Loaded, halves, load, stream
 from selfplay.data.mixing import load_mixture, mix, parse_weights
 from selfplay.errors import ConfigError, DataError
 
@@ -33,7 +34,9 @@ def test_entries_name_a_format_a_licence_and_a_place():
     for entry in catalogue().values():
         assert entry.format in FORMATS
         assert entry.licence
-        assert entry.hub or entry.file or entry.source
+        assert entry.hub or entry.file or entry.source.count("/") >= 1
+        for file in entry.hub_files:
+            assert re.search(r"\.(jsonl?|csv|tsv|parquet)(\.gz|\.zst)?$", file)
 
 
 def test_sets_kept_for_scoring_say_so():
@@ -55,7 +58,7 @@ def test_entries_with_a_file_load_from_the_data_folder(name):
 def test_an_unknown_name_shows_the_nearest():
     with pytest.raises(DataError, match=r"did you mean sharegpt_1k"):
         locate("sharegpt_1K")
-    with pytest.raises(DataError, match=r"no dataset named 'no' .*selfplay data list|no dataset named 'no'"):
+    with pytest.raises(DataError, match=r"no dataset named 'no'.*selfplay data list"):
         entry_named("no")
 
 
@@ -151,6 +154,36 @@ def test_sets_kept_for_scoring_are_never_trained_on(tmp_path):
     name = talks(tmp_path / "a.jsonl", 50, dataset="sgd_test")
     with pytest.raises(DataError, match="sgd_test is kept for scoring"):
         load_mixture([name], held_out=0.1)
+
+
+def test_a_mixture_can_be_trained_on_in_its_own_halves(tmp_path):
+    mix({talks(tmp_path / "a.jsonl", 300): 1.5}, tmp_path / "mix", held_out=0.1, seed=0)
+    files = [str(tmp_path / "mix" / f"{half}.jsonl") for half in ("train", "validation")]
+    mixture = load_mixture(files, held_out=0.05)
+    assert [c.id for c in mixture.train] == ids(files[0])
+    assert [c.id for c in mixture.held_out] == ids(files[1])
+    with pytest.raises(DataError, match=r"both train\.jsonl and validation\.jsonl"):
+        load_mixture(files[:1], held_out=0.05)
+
+
+@pytest.mark.data
+def test_a_file_of_the_catalogue_is_that_dataset_by_any_path(data_folder, tmp_path):
+    (tmp_path / "link.jsonl.gz").symlink_to(data_folder / "task/sgd_dev.jsonl.gz")
+    assert locate(str(tmp_path / "link.jsonl.gz")).name == "sgd_dev"
+    with pytest.raises(DataError, match="sgd_dev is kept for scoring"):
+        load_mixture([str(data_folder / "task/sgd_dev.jsonl.gz")], held_out=0.1)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["taskmaster3_reward", "taskmaster4_reward", "oasst1_zh_sft"])
+def test_no_opening_of_real_talks_is_in_both_halves(name):
+    train, held_out = halves(load([name]).conversations, 0.05)
+    assert not {c.turns[0].content for c in train} & {c.turns[0].content for c in held_out}
+
+
+def test_a_name_longer_than_a_path_can_be_is_just_unknown():
+    with pytest.raises(DataError, match="no file and no dataset"):
+        locate("x" * 5000)
 
 
 def test_weights_are_read_and_wrong_ones_refused():

@@ -57,7 +57,7 @@ def test_rows_come_out_clean_counted_and_in_order(tmp_path):
 
 
 def test_what_is_written_is_read_back_whole(tmp_path):
-    rows = [talk("x_2", "go on", "yes", "thanks", "sure"), ROWS["sgd"][0]]
+    rows = [talk("abcdefg_2", "go on", "yes", "thanks", "sure"), ROWS["sgd"][0]]
     sources = [write(tmp_path / f"{n}.jsonl", [row]) for n, row in enumerate(rows)]
     app.clean(sources, tmp_path / "out.jsonl")
     before, after = load(sources).conversations, load([str(tmp_path / "out.jsonl")]).conversations
@@ -66,13 +66,16 @@ def test_what_is_written_is_read_back_whole(tmp_path):
     assert after[1].meta["services"] == ["Hotels_1"]
 
 
-def test_parquet_holds_the_same_rows(tmp_path):
-    source = many(tmp_path / "in.jsonl", 2500)
-    app.clean([source], tmp_path / "out.jsonl")
-    app.clean([source], tmp_path / "out.parquet")
-    assert pq.read_table(tmp_path / "out.parquet").select(["id", "messages"]).to_pylist() == [
-        {"id": row["id"], "messages": row["messages"]} for row in read(tmp_path / "out.jsonl")
-    ]
+def test_parquet_holds_the_same_conversations(tmp_path):
+    """Whatever the first rows have: columns do not depend on them."""
+    rows = [talk(f"t{n}", f"hi {n}", "hello") for n in range(1100)]
+    mixed = write(tmp_path / "a.jsonl", [*rows, talk("abcdefg_2", "go on", "yes", "thanks", "sure")])
+    sgd = write(tmp_path / "b.jsonl", [ROWS["sgd"][0]])
+    for name in ("out.jsonl", "out.parquet"):
+        app.clean([mixed, sgd], tmp_path / name)
+    lines, parquet = (load([str(tmp_path / name)]).conversations for name in ("out.jsonl", "out.parquet"))
+    assert lines == parquet
+    assert [parquet[-2].context, parquet[-1].meta["services"]] == [1, ["Hotels_1"]]
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path):
@@ -110,7 +113,63 @@ def test_a_source_may_hold_nothing_that_stays(tmp_path):
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
 
 
+def test_a_source_whose_first_rows_cannot_be_read_is_recognised_later(tmp_path):
+    source = write(tmp_path / "in.jsonl", ["{oops\n"] * 600 + [SHAREGPT])
+    tally = app.clean([source], tmp_path / "out.jsonl")
+    assert (tally.rows, tally.conversations) == (601, 1)
+    with pytest.raises(DataError, match=r"no row that can be read; the first: bad\.jsonl:1: not JSON"):
+        app.clean([write(tmp_path / "bad.jsonl", ["{oops\n"] * 600)], tmp_path / "out.jsonl")
+
+
+def test_nothing_but_the_table_happens_when_no_step_is_on(tmp_path):
+    config = CleanConfig(html=False, artefacts=False, duplicates=False)
+    tally = app.clean([write(tmp_path / "in.jsonl", [SHAREGPT] * 3)], tmp_path / "out.jsonl", config)
+    assert (tally.rows, tally.conversations, tally.steps) == (3, 3, {})
+    assert len(read(tmp_path / "out.jsonl")) == 3
+
+
 # Faults
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**ROWS["messages"][0], "id": "\ud800"},
+        {**ROWS["messages"][0], "group": "\ud800"},
+        {**ROWS["messages"][0], "meta": {"note": "\ud800"}},
+        {**ROWS["sgd"][0], "services": ["\ud800"]},
+        {**ROWS["messages"][0], "meta": {"deep": "DEEP"}},
+        {**ROWS["messages"][0], "messages": "{[]: 1}"},
+    ],
+)
+@pytest.mark.parametrize("name", ["in.jsonl", "in.json"])
+def test_strange_values_beside_the_turns_are_kept_or_counted(tmp_path, row, name):
+    deep = "[" * 600 + "]" * 600
+    good = next(
+        good
+        for good, _, _ in ROWS.values()
+        if good.keys() & {"messages", "turns"} == row.keys() & {"messages", "turns"}
+    )
+    lines = [json.dumps(good), json.dumps(row).replace('"DEEP"', deep)]
+    (tmp_path / name).write_text("\n".join(lines) if name == "in.jsonl" else f"[{','.join(lines)}]")
+    for out in ("out.jsonl", "out.parquet"):
+        tally = app.clean([str(tmp_path / name)], tmp_path / out, CleanConfig(duplicates=False))
+        assert tally.refused.counts.total() + tally.conversations >= 2
+        assert (tmp_path / f"{out}.report.md").exists()
+
+
+def test_sigterm_leaves_no_half_file_and_no_worker(tmp_path):
+    source = many(tmp_path / "in.jsonl", 30_000)
+    command = [sys.executable, "-m", "selfplay.cli", "data", "clean", source, "--out", str(tmp_path / "out.jsonl")]
+    process = subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not lines_written(tmp_path):
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)  # ends when no process holds the pipe
+    assert process.returncode == 143
+    assert b"Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_strict_stops_at_the_first_bad_row_and_writes_nothing(tmp_path):
@@ -124,8 +183,9 @@ def test_unknown_rows_show_their_keys_unless_the_format_is_given(tmp_path):
     source = write(tmp_path / "in.jsonl", [{"instructions": "a", "outputs": "b"}])
     with pytest.raises(DataError, match="found keys instructions, outputs; nearest: alpaca"):
         app.clean([source], tmp_path / "out.jsonl")
-    tally = app.clean([source], tmp_path / "out.jsonl", format="alpaca")
-    assert tally.refused.counts == {"field 'instruction' is missing, expected a string": 1}
+    with pytest.raises(DataError, match=r"no row of 1 became a conversation: field 'instruction' is missing"):
+        app.clean([source], tmp_path / "out.jsonl", format="alpaca")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     with pytest.raises(ConfigError, match="unknown data format"):
         app.clean([source], tmp_path / "out.jsonl", format="alpacca")
 

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +44,8 @@ def cleaned(conversation, **config):
         ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
         ("<h2>Title</h2><p>text</p>", "## Title\n\ntext"),
         ('<p><a href="http://x.y/z">link</a></p>', "[link](http://x.y/z)"),
+        ("<p>if x<y then z, Map<String, Integer></p>", "if x<y then z, Map<String, Integer>"),
+        ("<p>x<sup>2</sup></p>", "x<sup>2</sup>"),
         ("<p>use snake_case and a*b, List<int>, a &lt; b</p>", "use snake_case and a*b, List<int>, a < b"),
         ('<pre><code class="language-python">if a &lt; b:\n    x_y  = 1\n</code></pre>',
          "```python\nif a < b:\n    x_y  = 1\n```"),
@@ -72,6 +76,8 @@ def test_turns_that_are_html_become_markdown(html, markdown):
         "<p>mixed with a fence</p>\n```\nx\n```\n<p>y</p>",
         "<p>wrong <em>order</p></em>",
         "What does <b>bold</b> do?",
+        "~~~html\nx<br>y\n~~~",
+        "````\n```\na<br>b\n```\n````",
     ],
 )
 def test_text_about_code_and_markdown_survives_byte_for_byte(text):
@@ -96,6 +102,8 @@ def test_markup_never_fails_and_leaves_text_without_elements_alone(text):
         ("```\npythonCopy codeprint()\n```", "```python\nprint()\n```"),
         ("```python\nCopy code\nprint()\n```", "```python\nprint()\n```"),
         ("```Copy code\nx\n```", "```\nx\n```"),
+        ("```\nrust\nCopy code\nfn\n```", "```rust\nfn\n```"),
+        ("~~~pythonCopy code\nx\n~~~", "~~~python\nx\n~~~"),
         ("glsl\nCopy code\nfloat x;", "glsl\nfloat x;"),
         ("2 / 3\nWhat about it?", "What about it?"),
         ("What about it?\n12 / 12", "What about it?"),
@@ -111,6 +119,10 @@ def test_page_artefacts_go(text, expected):
     [
         ("user", "Click on Copy code to copy it"),
         ("user", FENCE),
+        ("user", "```\ncode\n```\nCopy code into your editor and run it."),
+        ("user", "```\nCopy code to clipboard\n```"),
+        ("user", "```js\nfoo\nCopy code\nx\n```"),
+        ("user", "~~~\na\nb\nCopy code\n~~~"),
         ("user", "1 / 2"),
         ("user", "What is 1 / 2\nof 3 / 4 ?"),
         ("user", "3 / 2\nis larger than one"),
@@ -120,6 +132,23 @@ def test_page_artefacts_go(text, expected):
 )
 def test_the_same_words_elsewhere_stay(role, text):
     assert without_artefacts(role, text) == text
+
+
+@pytest.mark.parametrize(
+    "unit", ["```\n", "`", "~~~", "<", "<p>", "<br>", "Copy code", "1 / ", "1", " ", "@a.", "eyJ-", "\n"]
+)
+def test_no_step_takes_long_over_strange_text(unit):
+    text = "Copy\n```" + unit * (40_000 // len(unit)) + "x"
+    started = time.process_time()
+    masked(without_artefacts("user", html_to_markdown(text)))
+    language_of(text)
+    assert time.process_time() - started < 5
+
+
+def test_an_emptied_system_turn_is_left_out():
+    turns = [("system", "Copy code"), ("user", "hi"), ("assistant", "hello")]
+    (kept,), _ = cleaned(conversation_from_pairs("c", turns))
+    assert [turn.role for turn in kept.turns] == ["user", "assistant"]
 
 
 def test_a_conversation_ends_before_a_turn_of_which_nothing_is_left():
@@ -142,8 +171,10 @@ def test_a_conversation_ends_before_a_turn_of_which_nothing_is_left():
         ("call +44 20 7946 0958 or (212) 736-5000", "call [PHONE] or [PHONE]"),
         ("手机13912345678。", "手机[PHONE]。"),
         ("card 4111 1111 1111 1111", "card [CARD]"),
-        ("key sk-abcdefghijklmnopqrstuvwx and AKIAABCDEFGHIJKLMNOP", "key [KEY] and [KEY]"),
+        ("key sk-abcdefghij0klmnopqrstuvwx and AKIAABCDEFGHIJKLMNOP", "key [KEY] and [KEY]"),
         ("-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----", "[KEY]"),
+        ("(call 2125551234)", "(call [PHONE])"),
+        ("mine: [+44 20 7946 0958]", "mine: [[PHONE]]"),
     ],
 )
 def test_personal_data_is_masked(text, expected):
@@ -153,7 +184,10 @@ def test_personal_data_is_masked(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["4111 1111 1111 1112", "pi is 3.14159265358979", "on 2019-03-08 at 11:30", "1,000,000,000 people", "a@b",
-     "10.0.0.1", "ISBN 978-3-16-148410-0", "sk-learn", "@user", "line 1234567"],
+     "10.0.0.1", "ISBN 978-3-16-148410-0", "sk-learn", "@user", "line 1234567", "X@W.transpose(0,1)",
+     "git@github.com:a/b", "react@18.0.0-rc.alpha", "2147483648 overflows", "x = [2125551234, 3105550123]",
+     "sk-fading-circle-container-element", "A line -----BEGIN PRIVATE KEY----- starts it.", "Chrome/58.0.3029.110",
+     "51.0999 17.0299 5812", "255.255.255.0"],
 )  # fmt: skip
 def test_other_numbers_and_signs_are_left_alone(text):
     assert masked(text) == text
@@ -188,6 +222,15 @@ def test_languages_are_told_from_prose(text, code):
     assert language_of(text) == code
 
 
+def test_a_short_answer_in_names_is_no_other_language():
+    question = "What are seven different sources of protein that I could eat?"
+    assert unwanted_language(talk(question, "Yogurt, Milk, Eggs, Tofu, Chicken, Lentils, Nuts"), {"en"}) is None
+
+
+def test_chinese_without_kana_is_not_japanese():
+    assert language_of("描述猫和狗的相同点和不同点。") == "zh"
+
+
 def test_other_languages_are_dropped_by_name():
     french = talk("Quelle est la capitale de la France, s'il vous plaît ?", "La capitale de la France est Paris.")
     kept, tally = cleaned(french, languages=("en",))
@@ -198,7 +241,12 @@ def test_other_languages_are_dropped_by_name():
 
 def test_translations_may_have_two_languages():
     request = talk("Please translate into French: Where is the station?", "Où est la gare, s'il vous plaît ?")
-    mixed = talk("Where is the station, please? I have to go.", "La gare se trouve au centre de la ville, monsieur.")
+    long = "La gare se trouve au centre de la ville, monsieur, et vous pouvez y aller à pied en moins de dix minutes. "
+    mixed = talk("Where is the station, please? I have to go.", long + "Prenez la deuxième rue à gauche.")
+    spoken = talk("How do you say where is the station?", long)
+    chinese = talk("翻译下面的句子：I would like to order a coffee", "我想点一杯咖啡")
+    assert unwanted_language(spoken, {"en"}) is None
+    assert unwanted_language(chinese, {"zh"}) is None
     assert unwanted_language(request, {"en"}) is None
     assert unwanted_language(mixed, {"en"}) == "fr"
 
@@ -293,9 +341,7 @@ def test_steps_count_rows_and_turns_before_and_after():
     assert (artefacts.rows_changed, artefacts.turns_changed) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"languages": ("English",)}, {"near_duplicates": 2}, {"max_tokens": 1}, {"htm": True}]
-)
+@pytest.mark.parametrize("wrong", [{"languages": ("eng",)}, {"near_duplicates": 2}, {"max_tokens": 1}, {"htm": True}])
 def test_a_recipe_with_a_wrong_value_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         CleanConfig(**wrong)

@@ -178,7 +178,7 @@ def test_data_clean_prints_its_table_and_reasons(tmp_path):
     assert done.returncode == 0
     assert "page artefacts" in done.stdout
     assert "exact duplicates" not in done.stdout
-    assert "left out 1 rows, read: not JSON" in done.stdout
+    assert "left out 1 row, read: not JSON" in done.stdout
     assert json.loads((tmp_path / "out.jsonl").read_text())["messages"][0]["content"] == "hi"
 
 

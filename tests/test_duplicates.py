@@ -115,3 +115,8 @@ def test_a_row_stays_when_only_a_dropped_one_is_like_it(tmp_path):
 def test_many_copies_of_one_row_leave_one(tmp_path):
     text = " ".join(WORDS[:50])
     assert kept_near(tmp_path, [f"{text} x{number}" for number in range(5000)], 0.8).sum() == 1
+
+
+def test_signs_count(tmp_path):
+    texts = ["1 + 1", "1 - 1", "😀😀", "🙂", "x = a + b; y = x * 2", "x = a - b; y = x / 2"]
+    assert kept_near(tmp_path, texts).all()

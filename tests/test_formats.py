@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from selfplay.data.formats import FORMATS, format_named, recognise, recognise_an
 from selfplay.data.loading import load
 from selfplay.data.reading import read_rows
 from selfplay.data.refusals import Refusals
+from selfplay.data.rows import row_of
 from selfplay.errors import BadRow, ConfigError, DataError, InvalidConversation
+from selfplay.seeds import derive_seed
+from selfplay.writing import json_line
 
 
 def converted(name, row):
@@ -55,17 +59,22 @@ def test_formats_that_look_like_others_are_used_when_named(name):
     assert all(conversation.complete is complete for conversation in found)
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_rows_without_an_id_are_named_after_their_text(name):
-    row = ROWS[name][0]
-    assert only(name, row).id == only(name, json.loads(json.dumps(row))).id
+NAMED = {"oasst", "sgd", "taskmaster", "taskmaster_reward"}
+"""Formats whose rows always have a name."""
+
+
+@pytest.mark.parametrize("name", ROWS.keys() - NAMED)
+def test_ids_depend_on_the_text_where_the_row_has_none(name):
+    row = {key: value for key, value in ROWS[name][0].items() if not re.search("id$|_hash$|column_3", key)}
+    other = json.loads(re.sub(r"\bhi\b", "hey", json.dumps(row, ensure_ascii=False)))
+    assert only(name, row).id == only(name, json.loads(json.dumps(row))).id != only(name, other).id
 
 
 # What a source may do to any of its values.
 junk = st.one_of(
     st.none(),
     st.booleans(),
-    st.integers(-3, 3),
+    st.sampled_from([-1, 0, 3, 10**400]),
     st.floats(),
     st.text(max_size=8),
     st.just("\ud800"),
@@ -109,7 +118,8 @@ def test_a_damaged_row_is_a_conversation_or_a_bad_row_and_nothing_else(name, dat
             break
     try:
         for conversation in FORMATS[name].convert(row):
-            json.dumps(conversation.messages(), ensure_ascii=False).encode()
+            assert json.loads(json_line(row_of(conversation)))["messages"] == conversation.messages()
+            derive_seed(conversation.id, str(conversation.meta.get("group", "")))
             assert conversation.turns[0].role in ("user", "system")
     except (BadRow, InvalidConversation):
         pass
@@ -144,24 +154,31 @@ def test_a_benchmark_problem_with_a_prompt_is_no_opening():
 
 
 def test_parts_of_a_longer_talk_share_a_group_and_show_no_ending():
-    whole, first, later = (only("sharegpt", {"id": id, "conversations": SHAREGPT}) for id in ("abc", "abc_0", "abc_3"))
+    whole, first, later = (
+        only("sharegpt", {"id": id, "conversations": SHAREGPT}) for id in ("abcdefg", "abcdefg_0", "abcdefg_3")
+    )
     assert (whole.complete, first.complete, later.complete) == (True, False, False)
-    assert first.meta["group"] == later.meta["group"] == "abc_0"
+    assert first.meta["group"] == later.meta["group"] == "abcdefg_0"
 
 
 def test_the_first_human_turn_of_a_later_part_is_context():
-    later = {"id": "abc_3", "conversations": SHAREGPT * 2}
+    later = {"id": "abcdefg_3", "conversations": SHAREGPT * 2}
     starts_with_a_reply = {"conversations": [SHAREGPT[1], *SHAREGPT]}
     assert only("sharegpt", later).context == 1
     assert only("sharegpt", starts_with_a_reply).context == 1
     assert texts(only("sharegpt", starts_with_a_reply)) == ["hi", "hello"]
-    assert only("sharegpt", {"id": "abc_0", "conversations": SHAREGPT}).context == 0
+    assert only("sharegpt", {"id": "abcdefg_0", "conversations": SHAREGPT}).context == 0
 
 
 def test_a_system_turn_is_kept_and_counts_as_context_of_a_later_part():
     turns = [{"from": "system", "value": "Be brief."}, *SHAREGPT]
     assert only("sharegpt", {"id": "x", "conversations": turns}).turns[0].role == "system"
-    assert only("sharegpt", {"id": "x_2", "conversations": turns}).context == 2
+    assert only("sharegpt", {"id": "abcdefg_2", "conversations": turns}).context == 2
+
+
+def test_numbered_ids_of_other_sources_are_whole_talks():
+    conversation = only("sharegpt", {"id": "identity_3", "conversations": SHAREGPT})
+    assert (conversation.complete, conversation.context, conversation.meta) == (True, 0, {})
 
 
 def test_replies_alone_are_no_conversation():
@@ -208,6 +225,32 @@ def test_people_are_groups_where_the_data_knows_them():
     assert only("shp", ROWS["shp"][0]).meta["group"] == "p"
 
 
+@pytest.mark.parametrize("name", ["alpaca", "prompt_chosen", "webgpt", "sharegpt_preference", "taskmaster_reward"])
+def test_rows_made_from_one_talk_share_a_group(name):
+    row = ROWS[name][0]
+    other = {**row, "output": "another", "chosen": "another", "answer_1": "another", "generation": "null"}
+    assert only(name, row).meta["group"] == only(name, other).meta["group"]
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [({"context": "some passage"}, 0), ({"context": True}, 1), ({"context": 99}, 0), ({"meta": "x", "group": None}, 0)],
+)
+def test_columns_of_other_sources_do_not_pass_for_ours(row, shown):
+    conversation = only("messages", {**ROWS["messages"][0], **row})
+    assert conversation.context == shown
+    assert "group" not in conversation.meta
+
+
+def test_what_tables_say_about_completeness_is_text():
+    assert not only("messages", {**ROWS["messages"][0], "complete": "False"}).complete
+    assert only("messages", {**ROWS["messages"][0], "complete": "True", "group": 7}).meta["group"] == "7"
+
+
+def test_an_instruction_about_a_marker_is_no_transcript():
+    assert recognise({"instruction": "What does 'Human: hi' do?", "input": "", "output": "x"}).name == "alpaca"
+
+
 # Trees and transcripts
 
 
@@ -234,6 +277,12 @@ def test_the_same_human_side_has_one_name_in_hh_rlhf():
 
 def test_a_greeting_is_kept_apart_from_the_turns():
     assert only("taskmaster", ROWS["taskmaster"][0]).meta["greeting"] == "how can I help?"
+
+
+def test_refgpt_dialogues_are_read_as_their_generator_writes_them():
+    text = "<start_chat><Human 1>:(word count: 20 words) hi\n<Assistant 1>:(word count: 9 words)hello <end_chat>"
+    assert recognise({"dialogue": text}).name == "refgpt"
+    assert texts(only("refgpt", {"dialogue": text})) == ["hi", "hello"]
 
 
 def test_words_that_look_like_a_marker_inside_a_turn_are_text():
@@ -348,7 +397,7 @@ def test_real_rows_are_recognised_and_converted(data_folder, file):
         try:
             conversations += len(list(format.convert(row.value())))
         except (BadRow, InvalidConversation) as error:
-            refused.add(row.place, str(error))
+            refused.add(row.place, error)
     assert (format.name, len(rows), conversations) == (REAL[file].format, REAL[file].rows, REAL[file].conversations)
     assert format.tried
     assert conversations + refused.counts.total() == len(rows)
@@ -372,5 +421,5 @@ def test_every_file_with_conversations_is_tried(data_folder):
 @pytest.mark.data
 def test_all_paths_of_real_trees(data_folder):
     loaded = load([str(data_folder / "chat/oasst_en_100_trees.jsonl.gz")], format="oasst_paths")
-    assert loaded.refused.counts.total() == 1
-    assert len(loaded.conversations) == len({path.id for path in loaded.conversations}) == 648
+    assert loaded.refused.counts.total() == 5
+    assert len(loaded.conversations) == len({path.id for path in loaded.conversations}) > 400

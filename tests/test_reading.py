@@ -53,9 +53,21 @@ def test_a_map_gives_its_values_with_their_keys_as_ids(tmp_path, indent):
     assert values(write(tmp_path / "a.json", content)) == [{"id": "x", "log": []}, {"id": "own", "log": []}]
 
 
-def test_a_json_file_may_be_one_row(tmp_path):
-    assert values(write(tmp_path / "a.json", json.dumps(ROW, indent=1).encode())) == [ROW]
-    assert values(write(tmp_path / "b.json", LINE)) == [ROW]
+def test_splits_or_categories_give_the_rows_of_their_lists(tmp_path):
+    content = json.dumps({"train": [{"a": 1}, {"a": 2}], "dev": [{"a": 3}]}, indent=1).encode()
+    assert values(write(tmp_path / "a.json", content)) == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_json_lines_under_the_wrong_name_may_be_long(tmp_path):
+    rows = [{"id": str(number), "text": "x" * 1_500_000} for number in range(3)]
+    content = b"\n".join(json.dumps(row).encode() for row in rows)
+    assert values(write(tmp_path / "a.json", content)) == rows
+
+
+@pytest.mark.parametrize("row", [ROW, {"goal": {"a": {}}, "log": [{"text": "hi"}]}])
+def test_a_json_file_may_be_one_row(tmp_path, row):
+    assert values(write(tmp_path / "a.json", json.dumps(row, indent=1).encode())) == [row]
+    assert values(write(tmp_path / "b.json", json.dumps(row).encode())) == [row]
 
 
 def test_a_map_longer_than_the_look_ahead_is_a_map(tmp_path):
@@ -76,6 +88,10 @@ def test_tables_are_read_by_their_header(tmp_path):
     ]
 
 
+def test_an_unnamed_index_column_is_a_column(tmp_path):
+    assert values(write(tmp_path / "a.csv", b",prompt\n0,hi\n")) == [{"": "0", "prompt": "hi"}]
+
+
 def test_a_table_without_a_header_has_numbered_columns(tmp_path):
     assert values(write(tmp_path / "a.tsv", b"<C><U>hi\t[A]yes\tdlg-1\n")) == [
         {"column_1": "<C><U>hi", "column_2": "[A]yes", "column_3": "dlg-1"}
@@ -91,6 +107,18 @@ def test_parquet_with_other_columns_shows_them(tmp_path):
     pq.write_table(pa.table({"what": [1, 2]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="found keys what"):
         load([str(tmp_path / "a.parquet")], strict=True)
+
+
+def test_values_without_a_python_form_cost_their_row_alone(tmp_path):
+    when = pa.array([0, 2**62], pa.timestamp("us"))
+    pq.write_table(pa.table({"prompt": ["a", "b"], "when": when}), tmp_path / "a.parquet")
+    rows = list(read_rows(tmp_path / "a.parquet"))
+    assert [row.error for row in rows] == [None, "a value that cannot be read (OverflowError)"]
+
+
+def test_rows_nested_too_deeply_are_counted(tmp_path):
+    deep = json.dumps([ROW, {"x": "DEEP"}]).replace('"DEEP"', "[" * 300 + "]" * 300)
+    assert errors(write(tmp_path / "a.json", deep.encode())) == [("a.json:1", "nested too deeply")]
 
 
 def test_bad_lines_are_counted_with_their_place_and_the_others_read(tmp_path):
@@ -132,7 +160,8 @@ def test_turns_of_ten_megabytes_are_turns(tmp_path):
         ("a.csv", b"\x00", "no rows"),
         ("a.json", b"  \n ", "no rows"),
         ("a.jsonl.gz", b"", "no rows"),
-        ("a.json", b"{}", "no rows"),
+        ("a.json", b"{}", "found keys none"),
+        ("a.csv", b'a,b\n1,"never closed\n2,3\n', "never closed"),
         ("a.json", b"[", "is the file whole"),
         ("a.json", b'[{"a": 1}, {"a"', "is the file whole"),
         ("a.json", b"[[[[" * 100_000, "is the file whole"),

@@ -86,7 +86,7 @@ def near_datasketch(source: Path, threshold: float) -> dict[str, float]:
     index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
     kept = 0
     for number, text in enumerate(texts):
-        words = re.findall(r"[^\W_]+", text.lower())
+        words = re.findall(r"[a-z0-9]+|[^a-z0-9\s]", text.lower())
         row = MinHash(num_perm=PERMUTATIONS)
         row.update_batch([" ".join(words[at : at + 5]).encode() for at in range(max(1, len(words) - 4))])
         if not index.query(row):

@@ -76,8 +76,11 @@ def conversation_from_pairs(
     """A human conversation from (role, text) pairs, stripped and checked.
 
     Raises:
-        InvalidConversation: see `check_turns`.
+        InvalidConversation: see `check_turns`; a group or dataset that holds a lone surrogate.
     """
+    for key in ("group", "dataset"):
+        if meta and not is_unicode(str(meta.get(key, ""))):
+            raise InvalidConversation(id, f"{key} holds a lone surrogate; repair its encoding")
     turns = tuple(Turn(role, text.strip()) for role, text in pairs)
     check_turns(id, turns)
     return Conversation(id, turns, complete, context=context, meta=meta or {})
@@ -89,26 +92,27 @@ def check_turns(id: str, turns: tuple[Turn, ...]) -> None:
     Raises:
         InvalidConversation: no user turn, an empty turn, the assistant first, or two turns of one role in a row.
     """
+    if not is_unicode(id):
+        raise InvalidConversation(id, "the id holds a lone surrogate; repair its encoding")
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
     if not spoken:
-        raise InvalidConversation(f"{id}: no turns; a conversation needs at least one user turn")
+        raise InvalidConversation(id, "no turns; a conversation needs at least one user turn")
     if spoken[0].role != "user":
-        raise InvalidConversation(f"{id}: starts with {spoken[0].role!r}; the user has to speak first")
+        raise InvalidConversation(id, f"starts with {spoken[0].role!r}; the user has to speak first")
     for number, turn in enumerate(spoken):
         expected = "user" if number % 2 == 0 else "assistant"
+        where = f"turn {number + 1} ({turn.role})"
         if turn.role != expected:
             raise InvalidConversation(
-                f"{id}: turn {number + 1} is by {turn.role}, expected {expected}; roles have to alternate"
+                id, f"turn {number + 1} is by {turn.role}, expected {expected}; roles have to alternate"
             )
-        if not _is_unicode(turn.content):
-            raise InvalidConversation(
-                f"{id}: turn {number + 1} ({turn.role}) holds a lone surrogate; repair its encoding"
-            )
+        if not is_unicode(turn.content):
+            raise InvalidConversation(id, f"{where} holds a lone surrogate; repair its encoding")
         if not turn.content.strip():
-            raise InvalidConversation(f"{id}: turn {number + 1} ({turn.role}) is empty; drop the row or fill the turn")
+            raise InvalidConversation(id, f"{where} is empty; drop the row or fill the turn")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether the text can be encoded; JSON can smuggle in half a surrogate pair, which no tokenizer takes."""
     try:
         text.encode()

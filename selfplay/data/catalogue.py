@@ -121,9 +121,9 @@ def locate(name: str) -> Source:
     if name in catalogue():
         return _entry_source(catalogue()[name])
     path = Path(name).expanduser()
-    if path.exists():
+    if _exists(path):
         check_file(path)
-        return Source(name, None, (path,))
+        return _file_source(name, path)
     if _HUB_NAME.fullmatch(name) and not path.suffix and not path.parent.exists():
         return Source(name, None, hub=HubDataset(name))
     raise DataError(
@@ -136,6 +136,21 @@ def local_file(entry: Dataset) -> Path | None:
     folder = os.environ.get("SELFPLAY_DATA")
     path = Path(folder) / entry.file if folder and entry.file else None
     return path if path is not None and path.exists() else None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # longer than a name can be
+        return False
+
+
+def _file_source(name: str, path: Path) -> Source:
+    """A file; one that an entry of the catalogue names is that dataset, whatever path it was given by."""
+    for entry in catalogue().values():
+        if (known := local_file(entry)) is not None and known.samefile(path):
+            return Source(entry.name, entry.format, (path,))
+    return Source(name, None, (path,))
 
 
 def _entry_source(entry: Dataset) -> Source:

@@ -6,6 +6,7 @@ else. Its module's docstring gives the schema and its source.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,9 +44,10 @@ def _format(name: str, keys: str, convert: Converter, title: str, **rest: Any) -
     return Format(name, frozenset(keys.split()), convert, title, **rest)
 
 
-def _starts(key: str, *marks: str) -> Callable[[Mapping[str, Any]], bool]:
-    """Rows whose text under `key` holds one of the marks near its beginning."""
-    return lambda row: isinstance(text := row.get(key), str) and any(mark in text[:2000] for mark in marks)
+def _matches(key: str, pattern: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Rows whose text under `key` holds a pattern near its beginning."""
+    mark = re.compile(pattern, re.S)
+    return lambda row: isinstance(text := row.get(key), str) and mark.search(text[:4000]) is not None
 
 
 def _list_of(key: str, kind: type, *inside: str) -> Callable[[Mapping[str, Any]], bool]:
@@ -63,14 +65,6 @@ def _nothing_but(key: str) -> Callable[[Mapping[str, Any]], bool]:
     """Rows with this key and names alone: a benchmark's problem has a prompt too, and is no opening."""
     names = {key, "id", "prompt_id", "source", "category", "lang", "language"}
     return lambda row: row.keys() <= names
-
-
-def _lists_of_answers(row: Mapping[str, Any]) -> bool:
-    """Rows that map categories to lists of {prompt, response}."""
-    lists = [value for value in row.values() if isinstance(value, list) and value]
-    return bool(lists) and all(
-        isinstance(items[0], dict) and items[0].keys() >= {"prompt", "response"} for items in lists
-    )
 
 
 _ALL = (
@@ -94,7 +88,8 @@ _ALL = (
     _format("alpaca", "instruction output", instructions.convert_alpaca,
             "Alpaca, BELLE, Guanaco, chain of thought; with history; ranked outputs"),
     _format("belle_multiturn", "instruction output", transcripts.convert_belle_multiturn,
-            "BELLE multiturn_chat_0.8M", tried=False, told_by=_starts("instruction", "Human:", "Human：")),
+            "BELLE multiturn_chat_0.8M", tried=False,
+            told_by=_matches("instruction", r"\A\s*Human[:：].*\nAssistant[:：]")),
     _format("belle_generated_chat", "instruction output", transcripts.convert_belle_generated_chat,
             "BELLE generated_chat_0.4M (ask for it: its keys are Alpaca's)", tried=False),
     _format("gpteacher", "instruction response", instructions.convert_gpteacher, "GPTeacher"),
@@ -105,10 +100,8 @@ _ALL = (
             "Natural Instructions task files", tried=False),
     _format("natural_flat", "definition inputs targets", instructions.convert_natural_flat,
             "Natural Instructions as rows", tried=False),
-    _format("prompt_response", "prompt response", instructions.convert_prompt_response, "GPT4All",
+    _format("prompt_response", "prompt response", instructions.convert_prompt_response, "GPT4All, Safety-Prompts",
             tried=False),
-    _format("safety_prompts", "", instructions.convert_safety_prompts, "Safety-Prompts, a file in one row",
-            tried=False, told_by=_lists_of_answers),
     _format("prompts", "prompt", instructions.convert_prompts, "first turns alone: bare strings",
             told_by=_nothing_but("prompt")),
     _format("instruction_prompts", "instruction", instructions.convert_prompts, "first turns alone: InstructionWild",
@@ -127,17 +120,17 @@ _ALL = (
     _format("moss", "chat", instructions.convert_moss, "MOSS, third release", tried=False),
     _format("moss_text", "plain_text", transcripts.convert_moss_text, "MOSS, second release", tried=False),
     _format("baize", "input", transcripts.convert_baize, "Baize self-chat", tried=False,
-            told_by=_starts("input", "[|Human|]")),
+            told_by=_matches("input", r"\[\|Human\|\]")),
     _format("vicuna_text", "text", transcripts.convert_vicuna_text, "Vicuna prompt text", tried=False,
-            told_by=_starts("text", "USER:")),
+            told_by=_matches("text", r"USER:.*ASSISTANT:")),
     _format("refgpt", "dialogue", transcripts.convert_refgpt, "RefGPT-Fact, RefGPT-Code", tried=False,
-            told_by=_starts("dialogue", "<user 1>")),
+            told_by=_matches("dialogue", r"<(?:[Uu]ser|[Hh]uman) 1>")),
     _format("sgd", "dialogue_id turns", dialogues.convert_sgd, "Schema-Guided Dialogue; ConvLab-3 unified"),
     _format("dailydialog", "dialog", dialogues.convert_dailydialog, "DailyDialog as on the hub", tried=False,
             told_by=_list_of("dialog", str)),
     _format("taskmaster", "conversation_id utterances", dialogues.convert_taskmaster, "Taskmaster 1 to 4"),
     _format("taskmaster3_tsv", "column_1 column_2 column_3", transcripts.convert_taskmaster3_tsv,
-            "Taskmaster-3 splits", told_by=_starts("column_1", "<C>", "<PR>", "<U>")),
+            "Taskmaster-3 splits", told_by=_matches("column_1", r"<(?:C|PR|U)>")),
     _format("taskmaster_reward", "conversation_id context generation reward", dialogues.convert_taskmaster_reward,
             "Taskmaster 3 and 4 reward rows"),
     _format("camrest", "dial", dialogues.convert_camrest, "CamRest676"),
@@ -195,8 +188,6 @@ def nearest(row: Mapping[str, Any]) -> list[Format]:
 
     def overlap(format: Format) -> float:
         keys = {key.lower() for key in format.keys}
-        if not keys:
-            return 0.0
         return (
             len(keys & found) / len(keys) + sum(any(key in name or name in key for name in found) for key in keys) / 9
         )

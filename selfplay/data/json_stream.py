@@ -28,15 +28,22 @@ def array_values(text: TextIO) -> Iterator[Any]:
     scanner = _Scanner(text)
     for _ in scanner.parts("[", "]"):
         yield scanner.value()
+    if rest := scanner.next():
+        raise ValueError(f"{rest!r} after the end")
 
 
-def map_items(text: TextIO) -> Iterator[tuple[str, Any]]:
-    """The keys and values of a map.
+def objects(text: TextIO) -> Iterator[Iterator[tuple[str, Any]]]:
+    """The keys and values of one object after the other; each has to be gone through before the next is asked for.
 
     Raises:
         ValueError, RecursionError: as `array_values`.
     """
     scanner = _Scanner(text)
+    while scanner.next():
+        yield _members(scanner)
+
+
+def _members(scanner: _Scanner) -> Iterator[tuple[str, Any]]:
     for _ in scanner.parts("{", "}"):
         key = scanner.value()
         if not isinstance(key, str):
@@ -57,25 +64,23 @@ class _Scanner:
     def parts(self, opening: str, closing: str) -> Iterator[None]:
         """Stops before every part between the brackets."""
         self.take(opening)
-        if self._next() != closing:
+        if self.next() != closing:
             yield
-            while self._next() == ",":
+            while self.next() == ",":
                 self.take(",")
                 yield
         self.take(closing)
-        if rest := self._next():
-            raise ValueError(f"{rest!r} after the end")
 
     def take(self, mark: str) -> None:
         """Step over a mark that has to be there."""
-        found = self._next()
+        found = self.next()
         if found != mark:
             raise ValueError(f"found {found!r}, expected {mark!r}" if found else f"ends before {mark!r}")
         self._at += 1
 
     def value(self) -> Any:
         """Step over a value."""
-        self._next()
+        self.next()
         while True:
             try:
                 value, end = self._decode(self._buffer, self._at)
@@ -89,7 +94,7 @@ class _Scanner:
             self._at = end
             return value
 
-    def _next(self) -> str:
+    def next(self) -> str:
         """The next character that is no space, or nothing at the end."""
         while True:
             match = _SPACE.match(self._buffer, self._at)

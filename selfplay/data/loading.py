@@ -81,7 +81,7 @@ def stream(
             except (BadRow, InvalidConversation) as error:
                 if strict:
                     raise DataError(f"{row.place}: {error}") from error
-                loaded.refused.add(row.place, str(error))
+                loaded.refused.add(row.place, error)
                 continue
             for conversation in conversations:
                 yield replace(conversation, meta={"dataset": source.name, **conversation.meta})
@@ -114,11 +114,13 @@ def check_halves(train: list[Conversation], held_out: list[Conversation], share:
         if not half:
             raise DataError(
                 f"none of {total} conversations falls into the {name} half with held_out {share}; "
-                "change data.held_out or give more data"
+                "change the held-out share or give more data (of a mixture, both train.jsonl and validation.jsonl)"
             )
 
 
 def is_held_out(conversation: Conversation, share: float) -> bool:
-    """Whether a loaded conversation belongs to the held-out share of its dataset."""
+    """Whether a loaded conversation belongs to the held-out share of its dataset, or was put there by `data mix`."""
     meta = conversation.meta
+    if "half" in meta:
+        return bool(meta["half"] == "validation")
     return unit_interval("held-out", str(meta["dataset"]), str(meta.get("group", conversation.id))) < share

@@ -2,7 +2,8 @@
 
 weight  how often each conversation of a dataset is in the mixture; of a fraction, that share of the conversations. More
         weight only adds: what 0.3 of a dataset holds is in 0.5 of it too.
-split   validation conversations are held out by group before anything is weighted, and each is there once.
+split   validation conversations are held out by group before anything is weighted, and each is there once. The rows
+        say in which half they are, so training on both files keeps the halves.
 Source  the fractions of `dataset_mixer` in huggingface/alignment-handbook and allenai/open-instruct.
 """
 
@@ -12,9 +13,11 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 from selfplay.chat.conversation import Conversation
 from selfplay.data.catalogue import catalogue, locate
@@ -119,7 +122,8 @@ def mix(weights: Mapping[str, float], out: Path, *, held_out: float, seed: int) 
                     held = is_held_out(conversation, held_out)
                     times = 1 if held else copies(conversation, weight, seed)
                     (mixed.validation if held else mixed.train)[name] += times
-                    line = json_line(row_of(conversation))
+                    half = "validation" if held else "train"
+                    line = json_line(row_of(replace(conversation, meta={**conversation.meta, "half": half})))
                     for copy in range(times):
                         key = derive_seed("order", seed, name, conversation.id, copy)
                         (validation if held else train).add(line, key)
@@ -154,6 +158,6 @@ class _Shuffled:
         self._end += self._file.write(line)
 
     def lines(self) -> Iterator[bytes]:
-        for row in sorted(range(len(self._keys)), key=self._keys.__getitem__):
+        for row in np.argsort(np.frombuffer(self._keys, np.uint64), kind="stable"):
             self._file.seek(self._starts[row])
             yield self._file.readline()

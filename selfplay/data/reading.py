@@ -16,12 +16,13 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from backports import zstd
 
-from selfplay.data.json_stream import array_values, map_items
+from selfplay.data.json_stream import array_values, objects
 from selfplay.errors import BadRow, DataError
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 _BOM = b"\xef\xbb\xbf"
 _BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, zstd.ZstdError)
 """What the libraries raise on a file that is not what its name says."""
+_LONGEST = 64 << 20
+"""Characters of a table's longest cell."""
+_DEPTH = 100
+"""Deepest nesting of a row that is read."""
 _HEAD = 1 << 20
 """How far the first line of a `.json` file is looked for, in bytes."""
 
@@ -68,7 +73,7 @@ class Batch:
 
     def rows(self) -> Iterator[Row]:
         """Decode the batch."""
-        items = self.items if isinstance(self.items, list) else self.items.to_pylist()
+        items = self.items if isinstance(self.items, list) else _python_rows(self.items)
         for number, item in zip(self.numbers, items, strict=True):
             if isinstance(item, bytes):
                 yield _decoded(f"{self.file}:{number}", item)
@@ -80,7 +85,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """One line of a table: cells by column name, or what is wrong with it."""
+    """A row that was parsed ahead: cells by column name, or what is wrong with it."""
 
     cells: dict[str, str]
     error: str | None = None
@@ -203,23 +208,32 @@ def _json(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, ..
         return
     text = io.TextIOWrapper(whole, encoding="utf-8")
     if start == b"[":
-        yield from batched((number, item, _size(item)) for number, item in enumerate(array_values(text)))
+        yield from batched(_sized(array_values(text)))
     elif start == b"{":
-        yield from batched((number, item, _size(item)) for number, item in enumerate(_values(text)))
+        yield from batched(_sized(_values(text)))
     elif start:
         raise DataError(f"{path}: starts with {head.lstrip()[:20]!r}; expected a JSON array or map of rows")
 
 
 def _values(text: TextIO) -> Iterator[Any]:
-    """The values of a map from id to row, each with its id, or the one row that the file is."""
-    single: dict[str, Any] = {}
-    for key, value in map_items(text):
-        if isinstance(value, dict) and not single:
-            yield {"id": key, **value}
+    """The rows of objects one after the other, each a map of rows or a row itself."""
+    for members in objects(text):
+        head = list(islice(members, 2))
+        kinds = {_kind(value) for _, value in head}
+        if kinds == {"row"}:
+            for key, value in chain(head, members):
+                yield {"id": key, **value} if isinstance(value, dict) else value
+        elif kinds == {"rows"} and len(head) == 2:  # splits or categories, each a list of rows
+            for _, value in chain(head, members):
+                yield from value if isinstance(value, list) else [value]
         else:
-            single[key] = value
-    if single:
-        yield single
+            yield dict(chain(head, members))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return "rows"
+    return "row" if isinstance(value, dict) else "value"
 
 
 def _head(stream: io.BufferedReader) -> bytes:
@@ -259,19 +273,31 @@ class _Rewound(io.RawIOBase):
         return len(data)
 
 
-def _size(item: Any) -> int:
-    """About how many bytes a parsed row takes, without walking all of it."""
+def _sized(items: Iterable[Any]) -> Iterator[tuple[int, Any, int]]:
+    """Parsed rows with their number and about how many bytes they take."""
+    for number, item in enumerate(items):
+        try:
+            yield number, item, _size(item)
+        except RecursionError:
+            yield number, _Cells({}, "nested too deeply"), 0
+
+
+def _size(item: Any, depth: int = 0) -> int:
+    if depth > _DEPTH:
+        raise RecursionError
     if isinstance(item, dict):
-        return sum(map(_size, item.values()))
-    return len(item) * 200 if isinstance(item, list) else len(item) if isinstance(item, str) else 8
+        return sum(_size(value, depth + 1) for value in item.values())
+    if isinstance(item, list):
+        return sum(_size(value, depth + 1) for value in item)
+    return len(item) if isinstance(item, str) else 8
 
 
 def _table(path: Path, stream: io.BufferedReader) -> Iterator[tuple[tuple[int, ...], list[Any]]]:
     """CSV and TSV. A first line that holds more than names is a row already; its columns are numbered."""
-    csv.field_size_limit(1 << 30)
+    csv.field_size_limit(_LONGEST)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     tabs = path.name.removesuffix(".gz").removesuffix(".zst").endswith(".tsv")
-    reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text)
+    reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(text, strict=True)
     try:
         yield from batched(_cells(reader))
     finally:
@@ -286,17 +312,33 @@ def _cells(reader: Any) -> Iterator[tuple[int, _Cells, int]]:
         except StopIteration:
             return
         except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise ValueError(f"a quote opened before line {reader.line_num} is never closed") from error
             yield reader.line_num, _Cells({}, f"not a table row ({error})"), 0
             continue
         if not cells:
             continue
         if header is None:
-            named = all(0 < len(cell) <= 64 and "<" not in cell for cell in cells)
+            named = any(cells) and all(len(cell) <= 64 and "<" not in cell for cell in cells)
             header = cells if named else [f"column_{number}" for number in range(1, len(cells) + 1)]
             if named:
                 continue
         wrong = None if len(cells) == len(header) else f"{len(cells)} cells, expected {len(header)} as in the header"
         yield reader.line_num, _Cells(dict(zip(header, cells, strict=False)), wrong), sum(map(len, cells))
+
+
+def _python_rows(table: pa.RecordBatch) -> list[Any]:
+    """Rows of a record batch; where a value has no Python form (a date in the year 150,000), row by row."""
+    rows: list[Any] = []
+    try:
+        rows = table.to_pylist()
+    except Exception:  # Arrow's own errors, ValueError, OverflowError, UnicodeDecodeError, by type of the column
+        for number in range(table.num_rows):
+            try:
+                rows += table.slice(number, 1).to_pylist()
+            except Exception as error:
+                rows.append(_Cells({}, f"a value that cannot be read ({type(error).__name__})"))
+    return rows
 
 
 def _parquet(path: Path) -> Iterator[Batch]:

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from selfplay.errors import DataError, InvalidConversation
+
 
 @dataclass(slots=True)
 class Refusals:
@@ -14,9 +16,9 @@ class Refusals:
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
-    def add(self, place: str, message: str) -> None:
-        """Count under a reason without the row's own names, so that equal faults add up."""
-        reason = re.sub(r"^\S+: ", "", message)
+    def add(self, place: str, error: DataError) -> None:
+        """Count under a reason without the row's own names and numbers, so that equal faults add up."""
+        reason = error.reason if isinstance(error, InvalidConversation) else str(error)
         reason = re.sub(r"\bturn \d+\b", "a turn", reason)
         reason = re.sub(r" at column \d+", "", reason)
         self.counts[reason] += 1

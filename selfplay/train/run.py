@@ -191,7 +191,8 @@ def fingerprint(conversations: list[Conversation]) -> str:
     """A hash of ids and texts in order: the same data gives the same value."""
     digest = blake2b(digest_size=16)
     for conversation in conversations:
-        digest.update(conversation.id.encode())
+        learned = (conversation.id, conversation.complete, conversation.context)
+        digest.update("\x1d".join(map(str, learned)).encode())
         for turn in conversation.turns:
             digest.update(f"\x1e{turn.role}\x1f{turn.content}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from selfplay.data.cleaning.language import LANGUAGES
 
 
 class CleanConfig(BaseModel):
@@ -39,6 +42,7 @@ class CleanConfig(BaseModel):
     @classmethod
     def _codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
         for code in codes:
-            if not (len(code) in (2, 3) and code.isascii() and code.islower()):
-                raise ValueError(f"{code!r} is no ISO 639 code in lower case, such as en or zh")
+            if code not in LANGUAGES:
+                near = difflib.get_close_matches(code.lower(), LANGUAGES, 3) or ["en", "zh"]
+                raise ValueError(f"{code!r} is no ISO 639 code of a language that can be told; did you mean {near}?")
         return codes

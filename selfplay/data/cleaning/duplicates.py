@@ -33,9 +33,9 @@ _LEADERS = 3
 """How many first rows of a neighbourhood the others are compared with."""
 _CHUNK = 1 << 14
 """Pairs whose signatures are compared at once."""
-_TOKENS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
-_ASCII_TOKENS = re.compile(r"[a-z0-9]+")
-"""The same for plain ASCII, in half the time."""
+_TOKENS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+|[^\w\s]|_")
+_ASCII_TOKENS = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
+"""The same for plain ASCII, in half the time. Signs count: `a + b` is not `a - b`."""
 _SEED = 20_231
 
 Bools = NDArray[np.bool_]
@@ -141,7 +141,6 @@ class NearDuplicates:
         self._threshold = threshold
         self._bands, self._width = bands_for(threshold)
         self._signatures = folder / "signatures"
-        self._keys = folder / "keys"
         self._signature_file = self._signatures.open("wb")
         self._key_files = [(folder / f"keys.{band}").open("wb") for band in range(self._bands)]
         self._folder = folder

@@ -12,6 +12,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from selfplay.data.cleaning.fences import split_code
+
 if TYPE_CHECKING:
     from html_to_markdown import ConversionOptions
 
@@ -36,9 +38,8 @@ _SOURCE = frozenset(
 """What only the source of a page has."""
 _HTML = _RENDERED | _WRAPPERS | _SOURCE
 _VOID = frozenset(("br", "hr", "img", "input", "path", "polyline", "rect", "circle", "line"))
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)((?:\s[^<>]*)?)(/?)>")
+_TAG = re.compile(rf"<(/?)({'|'.join(sorted(_HTML, key=len, reverse=True))})((?:\s[^<>]*)?)(/?)>", re.I)
 _PAGE_CLASS = re.compile(r"""class=["'][^"']*\b(?:markdown|prose|whitespace-pre-wrap|hljs)\b""")
-_CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.S)
 _BREAK = re.compile(r"(?<=\S)<br ?/?>[ \t]*\n?")
 
 
@@ -46,7 +47,7 @@ def html_to_markdown(text: str) -> str:
     """The turn as Markdown, or the very same text where it is not HTML."""
     if "<" not in text:
         return text
-    names = {match[2].lower() for match in _TAG.finditer(text)} & _HTML
+    names = {match[2].lower() for match in _TAG.finditer(text)}
     if not names:
         return text
     if names == {"br"}:
@@ -57,18 +58,17 @@ def html_to_markdown(text: str) -> str:
 def _is_rendered(text: str, names: set[str]) -> bool:
     allowed = _RENDERED | _WRAPPERS if _PAGE_CLASS.search(text) else _RENDERED
     whole = text.strip()
-    if not names <= allowed or "```" in text or not whole.startswith("<") or not whole.endswith(">"):
+    if not names <= allowed or "```" in text or not whole.endswith(">") or not _TAG.match(whole):
         return False
-    first = _TAG.match(whole)
-    return first is not None and first[2].lower() in _HTML and _closes(whole)
+    return _closes(whole)
 
 
 def _closes(text: str) -> bool:
-    """Whether every known element is closed in turn."""
+    """Whether every element is closed in turn."""
     open_elements: list[str] = []
     for match in _TAG.finditer(text):
         name = match[2].lower()
-        if name not in _HTML or name in _VOID or match[4]:
+        if name in _VOID or match[4]:
             continue
         if not match[1]:
             open_elements.append(name)
@@ -80,17 +80,19 @@ def _closes(text: str) -> bool:
 def _converted(text: str) -> str:
     from html_to_markdown import convert
 
-    return (convert(_TAG.sub(_escape_unknown, text), _options()).content or "").strip()
-
-
-def _escape_unknown(match: re.Match[str]) -> str:
-    """`List<int>` inside a paragraph is text: a parser would take <int> for an element and drop it."""
-    return match[0] if match[2].lower() in _HTML else match[0].replace("<", "&lt;").replace(">", "&gt;")
+    # `List<int>` and `x<y` inside a paragraph are text: a parser would take them for elements and drop them.
+    parts: list[str] = []
+    end = 0
+    for match in _TAG.finditer(text):
+        parts += [text[end : match.start()].replace("<", "&lt;"), match[0]]
+        end = match.end()
+    parts.append(text[end:].replace("<", "&lt;"))
+    return (convert("".join(parts), _options()).content or "").strip()
 
 
 def _without_breaks(text: str) -> str:
     """<br> as a new line, outside code and table rows."""
-    parts = _CODE.split(text)
+    parts = split_code(text)
     parts[::2] = ["".join(map(_break_lines, part.splitlines(keepends=True))) for part in parts[::2]]
     return "".join(parts)
 
@@ -103,4 +105,4 @@ def _break_lines(line: str) -> str:
 def _options() -> ConversionOptions:
     from html_to_markdown import ConversionOptions
 
-    return ConversionOptions(bullets="-", autolinks=False, extract_metadata=False)
+    return ConversionOptions(bullets="-", autolinks=False, extract_metadata=False, preserve_tags=["sup", "sub"])

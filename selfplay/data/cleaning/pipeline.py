@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.duplicates import Bools, ExactDuplicates, NearDuplicates, digest, signatures
 from selfplay.data.cleaning.steps import Step, clean, steps_of
 from selfplay.data.cleaning.tally import Count, Tally
-from selfplay.data.formats import Format, format_named, recognise_any
+from selfplay.data.formats import format_named, recognise_any
 from selfplay.data.reading import Batch
-from selfplay.data.rows import row_of
+from selfplay.data.rows import parquet_schema, row_of
 from selfplay.errors import BadRow, DataError, InvalidConversation
 from selfplay.writing import check_name, json_line, write_lines
 
@@ -39,6 +40,8 @@ Progress = Callable[[int, "float | None"], None]
 """Called with source rows read so far and the share of the sources they make, where known."""
 _AHEAD = 3
 """Batches per worker that are read before their turn."""
+_HELD = 64
+"""Batches without a readable row before a source is given up."""
 _SMALL = 4
 """Sources of fewer batches are cleaned in this process: starting workers would take longer."""
 
@@ -100,8 +103,10 @@ def clean_sources(
                 if on_progress is not None:
                     on_progress(tally.rows, done.share)
             kept = run.decide()
+        if not tally.conversations:
+            raise DataError(f"no row of {tally.rows} became a conversation: {tally.refused.summary()}")
         with (folder / "lines").open("rb") as written:
-            write_lines((line for line, stays in zip(written, kept, strict=True) if stays), out)
+            write_lines((line for line, stays in zip(written, kept, strict=True) if stays), out, parquet_schema())
         tally.save(out, {"sources": [source.name for source in sources], "config": config.model_dump(mode="json")})
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error})") from error
@@ -166,12 +171,24 @@ def _names(config: CleanConfig) -> list[str]:
 
 def _tasks(sources: Sequence[Source], format: str | None) -> Iterator[_Task]:
     for number, source in enumerate(sources):
-        chosen: Format | None = format_named(known) if (known := format or source.format) else None
-        for batch in source.batches():
-            if chosen is None:
-                chosen = recognise_any((row.data for row in batch.rows() if row.data is not None), source.name)
+        known = format or source.format
+        name, batches = (known, source.batches()) if known else _recognised(source)
+        for batch in batches:
             share = None if batch.share is None else (number + batch.share) / len(sources)
-            yield _Task(source.name, chosen.name, batch, share)
+            yield _Task(source.name, format_named(name).name, batch, share)
+
+
+def _recognised(source: Source) -> tuple[str, Iterator[Batch]]:
+    """The format of a source by the first of its rows that can be read, and all of its batches."""
+    batches = source.batches()
+    held: list[Batch] = []
+    for batch in islice(batches, _HELD):
+        held.append(batch)
+        rows = [row.data for row in batch.rows() if row.data is not None]
+        if rows:
+            return recognise_any(rows, source.name).name, chain(held, batches)
+    errors = (f"{row.place}: {row.error}" for batch in held for row in batch.rows())
+    raise DataError(f"{source.name}: no row that can be read; the first: {next(errors, 'there are no rows')}")
 
 
 def _cleaned(tasks: Iterator[_Task], config: CleanConfig, workers: int) -> Iterator[_Done]:
@@ -192,7 +209,10 @@ def _cleaned(tasks: Iterator[_Task], config: CleanConfig, workers: int) -> Itera
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise DataError("a worker process died, perhaps for lack of memory; try fewer --workers") from error
+        raise DataError(
+            "a worker process died: for lack of memory (try fewer --workers), or because the script that called this "
+            'has no `if __name__ == "__main__":` around it'
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -218,17 +238,34 @@ def _set_up(config: CleanConfig) -> None:
 
 
 def _set_up_worker(config: CleanConfig) -> None:
-    """The workers are the parallelism."""
+    """The workers are the parallelism; they go when the process that asked is gone."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _set_up(config)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _clean_batch(task: _Task) -> _Done:
     tally = Tally(steps={step.name: Count() for step in _steps})
-    kept = [done for conversation in _converted(task, tally) for done in clean(conversation, _steps, tally)]
+    kept: list[Conversation] = []
+    lines: list[bytes] = []
+    for place, conversation in _converted(task, tally):
+        for done in clean(conversation, _steps, tally):
+            try:
+                lines.append(json_line(row_of(done)))
+            except RecursionError:
+                tally.refused.add(place, BadRow("nested too deeply"))
+            else:
+                kept.append(done)
     texts = ["\n".join(turn.content for turn in conversation.turns) for conversation in kept]
     return _Done(
-        [json_line(row_of(conversation)) for conversation in kept],
+        lines,
         [len(conversation.turns) for conversation in kept],
         b"".join(map(digest, kept)) if _config.duplicates else b"",
         b"" if _config.near_duplicates is None else signatures(texts).tobytes(),
@@ -237,7 +274,8 @@ def _clean_batch(task: _Task) -> _Done:
     )
 
 
-def _converted(task: _Task, tally: Tally) -> Iterator[Conversation]:
+def _converted(task: _Task, tally: Tally) -> Iterator[tuple[str, Conversation]]:
+    """Conversations, each with the place of its row."""
     format = format_named(task.format)
     for row in task.batch.rows():
         tally.rows += 1
@@ -246,7 +284,9 @@ def _converted(task: _Task, tally: Tally) -> Iterator[Conversation]:
         except (BadRow, InvalidConversation) as error:
             if _config.strict:
                 raise DataError(f"{row.place}: {error}") from error
-            tally.refused.add(row.place, str(error))
+            tally.refused.add(row.place, error)
             continue
         for conversation in conversations:
-            yield replace(conversation, meta={"dataset": task.source, **conversation.meta})
+            tally.conversations += 1
+            tally.turns += len(conversation.turns)
+            yield row.place, replace(conversation, meta={"dataset": task.source, **conversation.meta})

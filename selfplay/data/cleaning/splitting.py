@@ -36,6 +36,7 @@ def token_lengths(folder: Path) -> Lengths:
         raise ModelError(f"{folder}: no tokenizer.json that can be read ({error})") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # text is never control
 
     def lengths(texts: Sequence[str]) -> list[int]:
         return [len(encoded.ids) for encoded in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]

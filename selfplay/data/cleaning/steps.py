@@ -99,11 +99,13 @@ def _rewriting(function: Callable[[Role, str], str]) -> Callable[[Conversation],
         ):
             return conversation
         turns = []
+        cut = False
         for turn, text in zip(conversation.turns, texts, strict=True):
-            if not text.strip():
+            if text.strip():
+                turns.append(replace(turn, content=text.strip()))
+            elif turn.role != "system":
+                cut = True
                 break
-            turns.append(replace(turn, content=text.strip()))
-        cut = len(turns) < len(texts)
         if not any(turn.role == "user" for turn in turns):
             return "nothing left of the first user turn"
         return replace(conversation, turns=tuple(turns), complete=conversation.complete and not cut)

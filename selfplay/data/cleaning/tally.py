@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.data.refusals import Refusals
+from selfplay.writing import replacing
 
 _NUMBERS = ("rows_before", "rows_after", "turns_before", "turns_after", "rows_changed", "turns_changed")
 
@@ -38,15 +39,19 @@ class Count:
 
 @dataclass(slots=True)
 class Tally:
-    """All steps in order; `rows` source rows were read, of which `refused` gave no conversation."""
+    """All steps in order; `rows` source rows were read and became `conversations`, or were `refused`."""
 
     rows: int = 0
+    conversations: int = 0
+    turns: int = 0
     refused: Refusals = field(default_factory=Refusals)
     steps: dict[str, Count] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
         """Take another part's counts in."""
         self.rows += other.rows
+        self.conversations += other.conversations
+        self.turns += other.turns
         self.refused.merge(other.refused)
         for name, count in other.steps.items():
             self.steps.setdefault(name, Count()).add(count)
@@ -69,14 +74,20 @@ class Tally:
             for reason, cost in self.refused.counts.most_common()
         }
         steps = {name: {**count.numbers(), "reasons": dict(count.reasons)} for name, count in self.steps.items()}
-        return {"rows": self.rows, "refused": refused, "steps": steps}
+        return {
+            "rows": self.rows,
+            "conversations": self.conversations,
+            "turns": self.turns,
+            "refused": refused,
+            "steps": steps,
+        }
 
     def save(self, out: Path, about: dict[str, Any]) -> None:
         """Write `<out>.report.json` and `<out>.report.md` beside the output."""
-        out.with_name(f"{out.name}.report.json").write_text(
-            json.dumps({**about, **self.as_dict()}, ensure_ascii=False, indent=1) + "\n"
-        )
-        out.with_name(f"{out.name}.report.md").write_text(self._markdown())
+        plain = json.dumps({**about, **self.as_dict()}, ensure_ascii=False, indent=1) + "\n"
+        for ending, text in (("json", plain), ("md", self._markdown())):
+            with replacing(out.with_name(f"{out.name}.report.{ending}")) as partial:
+                partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def _markdown(self) -> str:
         """One table of steps, one of reasons."""
@@ -86,7 +97,7 @@ class Tally:
         reasons: list[tuple[str, ...]] = [(name, f"{cost:,}", reason) for name, cost, reason in self.left_out()]
         header = ("step", *(name.replace("_", " ") for name in _NUMBERS))
         return (
-            f"{self.rows:,} rows read\n\n"
+            f"{self.rows:,} rows read, {self.conversations:,} conversations of {self.turns:,} turns\n\n"
             + _table(header, ("---",) + ("---:",) * len(_NUMBERS), steps)
             + "\n"
             + _table(("step", "rows left out", "reason"), ("---", "---:", "---"), reasons)

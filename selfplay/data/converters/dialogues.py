@@ -6,6 +6,7 @@ dailydialog    {dialog: [text...]}: DailyDialog as on the hub; the first to spea
 taskmaster     {conversation_id, utterances: [{speaker: user|assistant, text}]}: Taskmaster 1 to 4 (arXiv:1909.05358)
 taskmaster_reward  {conversation_id, context, generation, reward}: PERL reward rows of Taskmaster 3 and 4; both fields
                are JSON in a string. A reply that people rejected (reward 0), or a call, is left out of the talk.
+               Rows are steps of one talk under ids of their own, so the opening groups them.
 camrest        {dialogue_id?, dial: [{usr: {transcript}, sys: {sent}}]}: CamRest676 (arXiv:1604.04562), ConvLab's layout
 multiwoz       {goal, log: [{text}]}: MultiWOZ 2.1 (arXiv:1907.01669); user and system take turns
 topical_chat   {content: [{agent: agent_1|agent_2, message}]}: Topical-Chat; the first to speak is the user
@@ -29,6 +30,7 @@ from selfplay.data.converters.fields import (
     list_field,
     object_field,
     pairs_of,
+    same_opening,
     text_field,
     texts_field,
     without_greeting,
@@ -74,8 +76,7 @@ def convert_taskmaster_reward(row: Mapping[str, Any]) -> Iterator[Conversation]:
         joined(pairs_of((step for step in steps if step.get("text")), "role", "text", _AGENT))
     )
     dialogue = text_field(row, "conversation_id")
-    meta = {**meta, "group": dialogue}
-    yield conversation_from_pairs(f"{dialogue}/{len(steps)}", pairs, complete=False, meta=meta)
+    yield conversation_from_pairs(dialogue, pairs, complete=False, meta={**meta, **same_opening(pairs)})
 
 
 def convert_camrest(row: Mapping[str, Any]) -> Iterator[Conversation]:

@@ -98,6 +98,11 @@ def without_greeting(pairs: Pairs) -> tuple[Pairs, dict[str, str]]:
     return pairs, {}
 
 
+def same_opening(pairs: Pairs) -> dict[str, str]:
+    """A group, as `meta`, of all conversations that open with the same words: several rows were made from one talk."""
+    return {"group": digest(next((text.strip() for role, text in pairs if role == "user"), ""))}
+
+
 def id_of(row: Mapping[str, Any], key: str, pairs: Pairs) -> str:
     """The row's own id, or one made from its text, so that splits stay the same whatever the order of rows."""
     known = row.get(key)

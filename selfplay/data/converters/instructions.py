@@ -8,9 +8,7 @@ self_instruct  {instruction, instances: [{input, output}]}: yizhongw/self-instru
              one conversation per instance, all of one group
 natural_instructions  {Definition, Instances: [{input, output}]} as in allenai/natural-instructions (arXiv:2204.07705),
              or {definition, inputs, targets} as on the hub
-prompt_response  {prompt, response}: GPT4All (nomic-ai/gpt4all)
-safety_prompts   {category: [{prompt, response}...], ...}, a file being one row: thu-coai/Safety-Prompts
-             (arXiv:2304.10436)
+prompt_response  {prompt, response}: GPT4All (nomic-ai/gpt4all), Safety-Prompts (thu-coai, arXiv:2304.10436)
 prompts      {prompt} or {instruction}, or a bare string: first turns without an answer
 hc3          {question, human_answers, chatgpt_answers}: HC3 (arXiv:2301.07597); the first model answer is read
 firefly      {conversation: [{human, assistant}]}: yangjianxin1/Firefly, moss-003-sft-data as repacked there
@@ -36,6 +34,7 @@ from selfplay.data.converters.fields import (
     list_field,
     object_field,
     optional_text,
+    same_opening,
     text_field,
     texts_field,
 )
@@ -54,7 +53,7 @@ def question_and_answer(question: str, extra: str | None, answer: str) -> Conver
         about = optional_text(row, extra) if extra else ""
         turn = f"{asked}\n\n{about}" if about.strip() else asked
         pairs: Pairs = [*_history(row), ("user", turn), ("assistant", _best(row, answer))]
-        yield conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False)
+        yield conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False, meta=same_opening(pairs))
 
     return convert
 
@@ -65,15 +64,6 @@ convert_dolly = question_and_answer("instruction", "context", "response")
 convert_prompt_response = question_and_answer("prompt", None, "response")
 convert_firefly_single = question_and_answer("input", None, "target")
 convert_natural_flat = question_and_answer("definition", "inputs", "targets")
-
-
-def convert_safety_prompts(row: Mapping[str, Any]) -> Iterator[Conversation]:
-    """One conversation per prompt; `meta.category` keeps its kind."""
-    for category in row:
-        for item in list_field(row, category):
-            pairs: Pairs = [("user", text_field(item, "prompt")), ("assistant", text_field(item, "response"))]
-            meta = {"category": category}
-            yield conversation_from_pairs(id_of(item, "id", pairs), pairs, complete=False, meta=meta)
 
 
 def convert_hc3(row: Mapping[str, Any]) -> Iterator[Conversation]:

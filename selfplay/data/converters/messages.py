@@ -1,8 +1,9 @@
 """Lists of turns that name their speaker: {messages: [{role, content}]}.
 
 messages  {messages: [{role: system|user|assistant, content}], id?, complete?, ended?, context?, group?, dataset?,
-          meta?}. `selfplay export` and `selfplay data clean` write these rows. `complete` says whether the conversation
-          is shown to its end; left out, it is true unless `ended` names another reason than the user's own wish.
+          half?, meta?}, as `selfplay export` and `selfplay data clean` write it. `complete` says whether the
+          conversation is shown to its end; left out, it is true unless `ended` names another reason than the user's
+          own wish.
           In tables (No Robots as CSV) `messages` may be the list as text. Rows with `label: false` (KTO) are refused.
 wildchat  {conversation: [{role, content}], conversation_hash|conversation_id, hashed_ip?}: WildChat (arXiv:2405.01470)
           and LMSYS-Chat-1M (arXiv:2309.11998). People are told apart by `hashed_ip`.
@@ -28,7 +29,7 @@ _ROLES: dict[str, Role] = {
     "client": "user",
     "counselor": "assistant",
 }
-_KEPT = ("group", "dataset")
+_KEPT = ("group", "dataset", "half")
 
 
 def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
@@ -39,10 +40,13 @@ def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
         raise BadRow("the reply was judged bad (label: false)")
     pairs = pairs_of(list_field(row, "messages"), "role", "content", _ROLES)
     complete = row.get("complete", row.get("ended") in (None, "user_ended"))
-    meta = dict(row["meta"]) if isinstance(row.get("meta"), Mapping) else {}
-    meta |= {key: row[key] for key in _KEPT if isinstance(row.get(key), str)}
+    meta = _meta(row.get("meta"))
+    meta |= {key: str(row[key]) for key in _KEPT if isinstance(row.get(key), str | int)}
     name = id_of(row, "id" if row.get("id") is not None else "prompt_id", pairs)
-    yield conversation_from_pairs(name, pairs, complete=bool(complete), context=_context(row), meta=meta)
+    context = row.get("context")
+    shown = context if isinstance(context, int) and 0 <= context <= len(pairs) else 0
+    whole = str(complete).lower() not in ("false", "0", "none")
+    yield conversation_from_pairs(name, pairs, complete=whole, context=shown, meta=meta)
 
 
 def convert_wildchat(row: Mapping[str, Any]) -> Iterator[Conversation]:
@@ -60,13 +64,14 @@ def convert_crosswoz(row: Mapping[str, Any]) -> Iterator[Conversation]:
     yield conversation_from_pairs(id_of(row, "id", pairs), pairs)
 
 
-def _context(row: Mapping[str, Any]) -> int:
-    context = row.get("context")
-    if context is None:
-        return 0
-    if not isinstance(context, int) or isinstance(context, bool) or context < 0:
-        raise BadRow("field 'context' is no count of turns, expected 0 or more")
-    return context
+def _meta(value: Any) -> dict[str, Any]:
+    """An object, or one written as JSON, as Parquet files have it. The keys of the row itself are not taken from it."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return {}
+    return {key: item for key, item in value.items() if key not in _KEPT} if isinstance(value, Mapping) else {}
 
 
 def _parsed(text: str) -> Any:
@@ -77,5 +82,5 @@ def _parsed(text: str) -> Any:
         pass
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise BadRow("field 'messages' is text that holds no list") from error

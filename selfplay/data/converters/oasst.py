@@ -70,4 +70,4 @@ def _replies(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _rank(message: Mapping[str, Any]) -> float:
     rank = message.get("rank")
-    return float(rank) if isinstance(rank, int | float) else float("inf")
+    return rank if isinstance(rank, int | float) and rank == rank else float("inf")

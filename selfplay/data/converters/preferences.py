@@ -16,8 +16,8 @@ from typing import Any
 
 from selfplay.chat.conversation import Conversation, conversation_from_pairs
 from selfplay.data.converters import messages
-from selfplay.data.converters.fields import Pairs, id_of, list_field, object_field, text_field
-from selfplay.data.converters.transcripts import convert_prompt
+from selfplay.data.converters.fields import Pairs, id_of, list_field, object_field, same_opening, text_field
+from selfplay.data.converters.transcripts import prompt_and_reply
 from selfplay.errors import BadRow
 
 
@@ -26,8 +26,8 @@ def convert_prompt_chosen(row: Mapping[str, Any]) -> Iterator[Conversation]:
     if isinstance(row.get("chosen"), list):
         yield from messages.convert({"messages": row["chosen"], "id": row.get("prompt_id"), "complete": False})
         return
-    pairs = convert_prompt(text_field(row, "prompt"), text_field(row, "chosen"))
-    yield conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False)
+    pairs = prompt_and_reply(text_field(row, "prompt"), text_field(row, "chosen"))
+    yield conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False, meta=same_opening(pairs))
 
 
 def convert_webgpt(row: Mapping[str, Any]) -> Iterator[Conversation]:
@@ -57,10 +57,10 @@ def number_field(row: Mapping[str, Any], key: str) -> float:
     value = row.get(key)
     if not isinstance(value, int | float):
         raise BadRow(f"field {key!r} is no number")
-    return float(value)
+    return value
 
 
 def _one_round(row: Mapping[str, Any], question: str, answer: str, group: Any = None) -> Conversation:
     pairs: Pairs = [("user", question), ("assistant", answer)]
-    meta = {"group": group} if isinstance(group, str) else {}
+    meta = {"group": group} if isinstance(group, str) else same_opening(pairs)
     return conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False, meta=meta)

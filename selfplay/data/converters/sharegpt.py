@@ -1,8 +1,8 @@
 """ShareGPT: {id?, conversations: [{from: human|gpt|system, value}], complete?}.
 
-An id that ends in `_N` names the N-th part of a longer talk. A part shows no ending, and a later part (N > 0, or one
-that starts with a reply) does not start where the talk did: the reply at its front answers nothing and is left out, and
-its first human turn is context, read but not learned as an opening. Parts of one talk share a group.
+An id of ShareGPT's own that ends in `_N` names the N-th part of a longer talk. A part shows no ending, and a later part
+(N > 0, or one that starts with a reply) does not start where the talk did: the replies at its front answer nothing and
+are left out, and its first human turn is context, read but not learned as an opening. Parts of one talk share a group.
 Calls of functions and their results (Glaive) are left out: the person never saw them.
 Source: the ShareGPT90K dump as read by FastChat; hiyouga/LLaMA-Factory for the preference rows
 {conversations, chosen, rejected}, of which the chosen reply is read.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from selfplay.chat.conversation import Conversation, Role, conversation_from_pairs
-from selfplay.data.converters.fields import Pairs, id_of, list_field, pairs_of, text_field
+from selfplay.data.converters.fields import Pairs, id_of, list_field, pairs_of, same_opening, text_field
 from selfplay.errors import BadRow
 
 _ROLES: dict[str, Role] = {
@@ -29,7 +29,8 @@ _ROLES: dict[str, Role] = {
     "system": "system",
 }
 _HIDDEN = ("function_call", "observation", "tool")
-_PART = re.compile(r"_(\d+)$")
+_PART = re.compile(r"(?<=^[A-Za-z0-9]{7})_(\d{1,6})$")
+"""Ids of ShareGPT are seven letters and digits; other sources number whole talks like this."""
 
 
 def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
@@ -52,7 +53,7 @@ def convert_preference(row: Mapping[str, Any]) -> Iterator[Conversation]:
     chosen = row.get("chosen")
     reply = text_field(chosen, "value") if isinstance(chosen, Mapping) else text_field(row, "chosen")
     pairs: Pairs = [*_spoken(row), ("assistant", reply)]
-    yield conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False)
+    yield conversation_from_pairs(id_of(row, "id", pairs), pairs, complete=False, meta=same_opening(pairs))
 
 
 def _spoken(row: Mapping[str, Any]) -> Pairs:

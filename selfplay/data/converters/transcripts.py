@@ -5,8 +5,8 @@ hh_rlhf        {chosen, rejected}: "\n\nHuman: ...\n\nAssistant: ..."; the chose
 baize          {input}: "[|Human|] ... [|AI|] ..." after a line that says what follows; the last "[|Human|]" may be
                empty. project-baize/baize-chatbot (arXiv:2304.01196).
 vicuna_text    {text}: "<system> USER: ... ASSISTANT: ...</s>". lm-sys/FastChat, conversation template vicuna_v1.1.
-refgpt         {dialogue}: "<chat>\n<user 1>(word count: n) ...\n<assistant 1>(word count: n) ...\n</chat>".
-               mutonix/RefGPT (arXiv:2305.14994).
+refgpt         {dialogue}: "<chat>\n<user 1>(word count: n) ...\n<assistant 1>(word count: n) ...\n</chat>", as
+               `<Human 1>:(word count: n)` between <start_chat> and <end_chat> too. mutonix/RefGPT (arXiv:2305.14994).
 belle_multiturn       {instruction, output}: "Human:...\nAssistant:...\nHuman:...\nAssistant:", then the last reply.
 belle_generated_chat  {instruction, output}: the characters in `instruction`, the talk in `output`, a line per turn
                behind a name and a colon. Both: BelleGroup on the hub, LianjiaTech/BELLE (arXiv:2303.14742).
@@ -29,17 +29,20 @@ from selfplay.errors import BadRow
 _HH = re.compile(r"\n\n(Human|Assistant): ?")
 _BAIZE = re.compile(r"\[\|(Human|AI)\|\]")
 _VICUNA = re.compile(r"(?:^|(?<=\s)|(?<=</s>))(USER|ASSISTANT):")
-_REFGPT = re.compile(r"<(user|assistant) \d+>\s*(?:[(（][^()（）]{0,40}\d+[^()（）]{0,20}[)）])?[:：]?", re.I)
+_REFGPT = re.compile(
+    r"<(user|human|assistant) \d{1,4}>[ \t]*[:：]?[ \t]*(?:[(（][^()（）\n]{0,40}[)）])?[ \t]*[:：]?", re.I
+)
+_REFGPT_WRAPPER = re.compile(r"^\s*<(?:start_)?chat>|</chat>\s*$|<end_chat>\s*$")
 _BELLE = re.compile(r"(?:^|\n)(Human|Assistant)[:：]")
 _MOSS = re.compile(r"\[(Human|MOSS)\]:")
-_NAMED_LINE = re.compile(r"^\s*([^:：\n]{1,40})[:：]", re.M)
+_NAMED_LINE = re.compile(r"^[ \t]*([^:：\s][^:：\n]{0,39})[:：]", re.M)
 _TASKMASTER3 = re.compile(r"<(U|A|PN|PR)>")
 
 
 def cut(text: str, marker: re.Pattern[str], user: str) -> tuple[str, Pairs]:
     """A transcript as what stands before the first marker, and its turns; `user` is the marker of the person."""
     before, *parts = marker.split(text)
-    roles: list[Role] = ["user" if name.lower() == user.lower() else "assistant" for name in parts[::2]]
+    roles: list[Role] = ["user" if name == user else "assistant" for name in parts[::2]]
     return before, list(zip(roles, parts[1::2], strict=True))
 
 
@@ -54,14 +57,12 @@ def convert_hh_rlhf(row: Mapping[str, Any]) -> Iterator[Conversation]:
     yield conversation_from_pairs(name, pairs, complete=False)
 
 
-def convert_prompt(text: str, reply: str | None) -> Pairs:
+def prompt_and_reply(text: str, reply: str) -> Pairs:
     """A prompt that is an hh-rlhf transcript or one plain turn, and the reply to it."""
     before, pairs = cut(text, _HH, "Human")
     if before.strip() or not pairs:
         pairs = [("user", text)]
-    elif pairs[-1][0] == "assistant" and not pairs[-1][1].strip():
-        pairs.pop()
-    return pairs if reply is None else [*pairs, ("assistant", reply)]
+    return [*_without_empty_end(pairs), ("assistant", reply)]
 
 
 def convert_baize(row: Mapping[str, Any]) -> Iterator[Conversation]:
@@ -81,8 +82,13 @@ def convert_vicuna_text(row: Mapping[str, Any]) -> Iterator[Conversation]:
 
 def convert_refgpt(row: Mapping[str, Any]) -> Iterator[Conversation]:
     """One dialogue; the word counts that steered its writer are left out."""
-    text = text_field(row, "dialogue").strip().removeprefix("<chat>").removesuffix("</chat>")
-    pairs = _some(cut(text, _REFGPT, "user")[1], "<user 1>")
+    text = _REFGPT_WRAPPER.sub("", text_field(row, "dialogue"))
+    _, *parts = _REFGPT.split(text)
+    pairs: Pairs = [
+        ("assistant" if name.lower() == "assistant" else "user", said)
+        for name, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    pairs = _some(pairs, "<user 1>")
     yield conversation_from_pairs(id_of(row, "id", pairs), _without_empty_end(pairs))
 
 
