@@ -41,16 +41,16 @@ def clean(
     strict: Annotated[bool | None, typer.Option("--strict", help="Stop at the first bad row.")] = None,
 ) -> None:
     """Turn dumps of conversations into clean, deduplicated, counted ones."""
-    from selfplay import app, config, console
+    from selfplay import app, config, console_data
 
     given = dict(locals())
     overrides = {name: given[name] for name in app.CleanConfig.model_fields if name in given}
     overrides["languages"] = language or None
     settings = config.load_recipe(recipe, app.CleanConfig, overrides)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
-    with console.CleaningProgress() as progress:
+    with console_data.CleaningProgress() as progress:
         tally = app.clean(sources, out, settings, format=format, workers=workers, on_progress=progress)
-    console.print_cleaning(tally, out)
+    console_data.print_cleaning(tally, out)
 
 
 @data_cli.command()
@@ -81,18 +81,18 @@ def list_datasets(
     generation: Annotated[str | None, typer.Option(help="HG, SI, MIX or COL.")] = None,
 ) -> None:
     """List the catalogue."""
-    from selfplay import app, console
+    from selfplay import app, console_data
 
-    console.print_datasets(app.datasets(language, generation))
+    console_data.print_datasets(app.datasets(language, generation))
 
 
 @data_cli.command()
 def show(name: Annotated[str, typer.Argument(help="Catalogue name.")]) -> None:
     """Show one dataset: what it is, where it is, and its first conversation where the file is here."""
-    from selfplay import app, console
+    from selfplay import app, console, console_data
 
     entry = app.dataset(name)
-    console.print_dataset(entry, app.local_file(entry))
+    console_data.print_dataset(entry, app.local_file(entry))
     if (first := app.first_conversation(entry)) is not None:
         console.print_conversation(first)
 
@@ -100,6 +100,6 @@ def show(name: Annotated[str, typer.Argument(help="Catalogue name.")]) -> None:
 @data_cli.command()
 def formats() -> None:
     """List the source schemas that can be read."""
-    from selfplay import app, console
+    from selfplay import app, console_data
 
-    console.print_formats(app.FORMATS.values())
+    console_data.print_formats(app.FORMATS.values())

@@ -9,8 +9,9 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfplay.data.batches import BATCH_ROWS
 from selfplay.data.loading import load
-from selfplay.data.reading import BATCH_ROWS, read_batches, read_rows
+from selfplay.data.reading import read_batches, read_rows
 from selfplay.errors import DataError
 
 ROW = {"id": "a", "messages": [{"role": "user", "content": "hi 😀"}, {"role": "assistant", "content": "ja — “so”"}]}

@@ -3,5 +3,6 @@
 markup, artefacts, personal   rewrite what a turn says
 language, steps               drop conversations
 splitting                     cuts long conversations into pieces
-duplicates, pipeline          compare conversations; read, work on all cores, write
+duplicates                    compares conversations
+workers, pipeline             work on all cores; from sources to a file
 """

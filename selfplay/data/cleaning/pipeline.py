@@ -1,71 +1,38 @@
 """Cleaning from sources to a file: read, clean on all cores, compare, write. Memory does not grow with the rows.
 
-Batches of raw rows go to worker processes and come back in order as finished lines, so the result does not depend on
-the number of workers. Lines wait in a folder beside the output until the duplicates among them are known; then those
-that stay are written, and the file takes its name in one step. An interrupted run leaves nothing.
+Cleaned lines wait in a folder beside the output until the duplicates among them are known; then those that stay are
+written, and the file takes its name in one step. An interrupted run leaves nothing.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing
 from itertools import chain, islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
 
-from selfplay.chat.conversation import Conversation
+from selfplay.data.batches import Batch
 from selfplay.data.catalogue import Source
 from selfplay.data.cleaning.config import CleanConfig
-from selfplay.data.cleaning.duplicates import Bools, ExactDuplicates, NearDuplicates, digest, signatures
-from selfplay.data.cleaning.steps import Step, clean, steps_of
+from selfplay.data.cleaning.duplicates import Bools, ExactDuplicates, NearDuplicates
+from selfplay.data.cleaning.steps import steps_of
 from selfplay.data.cleaning.tally import Count, Tally
+from selfplay.data.cleaning.workers import Done, Task, available_cores, cleaned
 from selfplay.data.formats import format_named, recognise_any
-from selfplay.data.reading import Batch
-from selfplay.data.rows import parquet_schema, row_of
-from selfplay.errors import BadRow, DataError, InvalidConversation
-from selfplay.writing import check_name, json_line, write_lines
+from selfplay.data.rows import parquet_schema
+from selfplay.errors import DataError
+from selfplay.writing import check_name, write_lines
 
 Progress = Callable[[int, "float | None"], None]
 """Called with source rows read so far and the share of the sources they make, where known."""
-_AHEAD = 3
-"""Batches per worker that are read before their turn."""
 _HELD = 64
 """Batches without a readable row before a source is given up."""
-_SMALL = 4
-"""Sources of fewer batches are cleaned in this process: starting workers would take longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """A batch and how its rows read."""
-
-    source: str
-    format: str
-    batch: Batch
-    share: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A cleaned batch: lines, and what duplicates are told by. `turns` counts the turns of each line."""
-
-    lines: list[bytes]
-    turns: list[int]
-    digests: bytes
-    signatures: bytes
-    tally: Tally
-    share: float | None
+_EXACT = "exact duplicates"
+_NEAR = "near duplicates"
 
 
 def clean_sources(
@@ -98,7 +65,7 @@ def clean_sources(
         raise DataError(f"{out}: cannot be written ({error.strerror})") from error
     try:
         with closing(_Run(folder, config, tally)) as run:
-            for done in _cleaned(_tasks(sources, format), config, workers or available_cores()):
+            for done in cleaned(_tasks(sources, format), config, workers or available_cores()):
                 run.take(done)
                 if on_progress is not None:
                     on_progress(tally.rows, done.share)
@@ -115,11 +82,6 @@ def clean_sources(
     return tally
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class _Run:
     """What is known of the rows written so far."""
 
@@ -130,7 +92,7 @@ class _Run:
         self._exact = ExactDuplicates(folder) if config.duplicates else None
         self._near = None if config.near_duplicates is None else NearDuplicates(folder, config.near_duplicates)
 
-    def take(self, done: _Done) -> None:
+    def take(self, done: Done) -> None:
         self._lines.writelines(done.lines)
         self._turns.append(np.asarray(done.turns, np.uint32))
         self._tally.add(done.tally)
@@ -160,22 +122,18 @@ class _Run:
         return kept
 
 
-_EXACT = "exact duplicates"
-_NEAR = "near duplicates"
-
-
 def _names(config: CleanConfig) -> list[str]:
     names = [step.name for step in steps_of(config)]
     return [*names, *[_EXACT] * config.duplicates, *[_NEAR] * (config.near_duplicates is not None)]
 
 
-def _tasks(sources: Sequence[Source], format: str | None) -> Iterator[_Task]:
+def _tasks(sources: Sequence[Source], format: str | None) -> Iterator[Task]:
     for number, source in enumerate(sources):
         known = format or source.format
         name, batches = (known, source.batches()) if known else _recognised(source)
         for batch in batches:
             share = None if batch.share is None else (number + batch.share) / len(sources)
-            yield _Task(source.name, format_named(name).name, batch, share)
+            yield Task(source.name, format_named(name).name, batch, share)
 
 
 def _recognised(source: Source) -> tuple[str, Iterator[Batch]]:
@@ -189,104 +147,3 @@ def _recognised(source: Source) -> tuple[str, Iterator[Batch]]:
             return recognise_any(rows, source.name).name, chain(held, batches)
     errors = (f"{row.place}: {row.error}" for batch in held for row in batch.rows())
     raise DataError(f"{source.name}: no row that can be read; the first: {next(errors, 'there are no rows')}")
-
-
-def _cleaned(tasks: Iterator[_Task], config: CleanConfig, workers: int) -> Iterator[_Done]:
-    """Finished batches in the order of their tasks."""
-    first = list(islice(tasks, _SMALL))
-    if workers == 1 or len(first) < _SMALL:
-        _set_up(config)
-        yield from map(_clean_batch, chain(first, tasks))
-        return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_set_up_worker, initargs=(config,))
-    waiting: deque[Future[_Done]] = deque()
-    try:
-        for task in chain(first, tasks):
-            with _uninterrupted():
-                waiting.append(pool.submit(_clean_batch, task))
-            if len(waiting) > _AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died: for lack of memory (try fewer --workers), or because the script that called this "
-            'has no `if __name__ == "__main__":` around it'
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes started in here inherit that SIGINT is blocked: Ctrl-C is for the one that asked, which stops them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_config = CleanConfig()
-_steps: list[Step] = []
-
-
-def _set_up(config: CleanConfig) -> None:
-    """What every batch of this process needs."""
-    global _config, _steps
-    _config, _steps = config, steps_of(config)
-
-
-def _set_up_worker(config: CleanConfig) -> None:
-    """The workers are the parallelism; they go when the process that asked is gone."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _set_up(config)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _clean_batch(task: _Task) -> _Done:
-    tally = Tally(steps={step.name: Count() for step in _steps})
-    kept: list[Conversation] = []
-    lines: list[bytes] = []
-    for place, conversation in _converted(task, tally):
-        for done in clean(conversation, _steps, tally):
-            try:
-                lines.append(json_line(row_of(done)))
-            except RecursionError:
-                tally.refused.add(place, BadRow("nested too deeply"))
-            else:
-                kept.append(done)
-    texts = ["\n".join(turn.content for turn in conversation.turns) for conversation in kept]
-    return _Done(
-        lines,
-        [len(conversation.turns) for conversation in kept],
-        b"".join(map(digest, kept)) if _config.duplicates else b"",
-        b"" if _config.near_duplicates is None else signatures(texts).tobytes(),
-        tally,
-        task.share,
-    )
-
-
-def _converted(task: _Task, tally: Tally) -> Iterator[tuple[str, Conversation]]:
-    """Conversations, each with the place of its row."""
-    format = format_named(task.format)
-    for row in task.batch.rows():
-        tally.rows += 1
-        try:
-            conversations = list(format.convert(row.value()))
-        except (BadRow, InvalidConversation) as error:
-            if _config.strict:
-                raise DataError(f"{row.place}: {error}") from error
-            tally.refused.add(row.place, error)
-            continue
-        for conversation in conversations:
-            tally.conversations += 1
-            tally.turns += len(conversation.turns)
-            yield row.place, replace(conversation, meta={"dataset": task.source, **conversation.meta})
