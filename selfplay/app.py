@@ -274,12 +274,14 @@ def mix(sources: Sequence[str], out: str | Path, *, held_out: float = 0.05, seed
     return mix_sources(parse_weights(list(sources)), Path(out), held_out=held_out, seed=seed)
 
 
-def datasets(language: str | None = None, generation: str | None = None) -> list[Dataset]:
-    """The catalogue, or the part of it with these labels."""
+def datasets(language: str | None = None, generation: str | None = None, text: str = "") -> list[Dataset]:
+    """The catalogue, or the part of it with these labels and this text in its name or title."""
     return [
         entry
         for entry in catalogue().values()
-        if language in (None, entry.language) and generation in (None, entry.generation)
+        if language in (None, entry.language)
+        and generation in (None, entry.generation)
+        and text.lower() in f"{entry.name} {entry.title}".lower()
     ]
 
 
@@ -292,11 +294,12 @@ def dataset(name: str) -> Dataset:
     return entry_named(name)
 
 
-def first_conversation(entry: Dataset) -> Conversation | None:
-    """The first conversation of a dataset whose file is on this machine."""
-    if local_file(entry) is None:
+def first_conversation(name: str) -> Conversation | None:
+    """The first conversation of a file, or of a catalogue entry whose file is on this machine."""
+    entry = catalogue().get(name)
+    if entry is not None and local_file(entry) is None:
         return None
-    return next(stream(locate(entry.name), Loaded()), None)
+    return next(stream(locate(name), Loaded()), None)
 
 
 class Person(Speaker, Journal, Protocol):

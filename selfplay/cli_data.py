@@ -77,23 +77,27 @@ def mix(
 
 @data_cli.command("list")
 def list_datasets(
-    language: Annotated[str | None, typer.Option(help="EN, CN, EN/CN or ML.")] = None,
-    generation: Annotated[str | None, typer.Option(help="HG, SI, MIX or COL.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Part of a name or title.")] = None,
+    language: Annotated[Literal["EN", "CN", "EN/CN", "ML"] | None, typer.Option(help="ML: several.")] = None,
+    generation: Annotated[
+        Literal["HG", "SI", "MIX", "COL"] | None, typer.Option(help="By people, models, both; a collection.")
+    ] = None,
 ) -> None:
     """List the catalogue."""
     from selfplay import app, console_data
 
-    console_data.print_datasets(app.datasets(language, generation))
+    console_data.print_datasets(app.datasets(language, generation, text or ""))
 
 
 @data_cli.command()
-def show(name: Annotated[str, typer.Argument(help="Catalogue name.")]) -> None:
+def show(name: Annotated[str, typer.Argument(help="Catalogue name, or a file.")]) -> None:
     """Show one dataset: what it is, where it is, and its first conversation where the file is here."""
     from selfplay import app, console, console_data
 
-    entry = app.dataset(name)
-    console_data.print_dataset(entry, app.local_file(entry))
-    if (first := app.first_conversation(entry)) is not None:
+    if not Path(name).is_file():
+        entry = app.dataset(name)
+        console_data.print_dataset(entry, app.local_file(entry))
+    if (first := app.first_conversation(name)) is not None:
         console.print_conversation(first)
 
 

@@ -158,12 +158,12 @@ def print_conversation(conversation: Conversation) -> None:
     ended = conversation.ended or ("" if human else "unfinished")
     out.print(Text(f"{conversation.id}  {conversation.rounds} rounds  {ended}", "bold"))
     for turn in conversation.turns:
-        print_turn(turn)
+        print_turn(turn, with_origin=not human)
 
 
-def print_turn(turn: Turn) -> None:
+def print_turn(turn: Turn, *, with_origin: bool = True) -> None:
     """One turn. Text of models is data: markup in it is not interpreted."""
-    title = turn.role if turn.origin == "sampled" else f"{turn.role} ({turn.origin})"
+    title = f"{turn.role} ({turn.origin})" if with_origin and turn.origin != "sampled" else turn.role
     style = _ROLE_STYLE[turn.role]
     out.print(Panel(Text(_printable(turn.content)), title=title, title_align="left", border_style=style, expand=False))
 

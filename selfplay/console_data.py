@@ -65,6 +65,8 @@ def print_cleaning(tally: Tally, path: Path) -> None:
     if len(reasons) > _REASONS:
         rest = sum(cost for _, cost, _ in reasons[_REASONS:])
         out.print(f"left out {rest:,} rows for {len(reasons) - _REASONS} other reasons")
+    if tally.steps and not list(tally.steps.values())[-1].rows_after:
+        out.print("nothing is left: the table says which step took the rows; loosen it by its flag or in the recipe")
     out.print(f"{path}; the whole table: {path}.report.md", markup=False, soft_wrap=True)
 
 
@@ -79,7 +81,14 @@ def _change(before: int, after: int) -> str:
 
 def print_datasets(entries: Sequence[Dataset]) -> None:
     """The catalogue, with the labels of the Open-ChatGPT collection."""
-    columns = (Column("name", no_wrap=True), Column("rows", justify="right"), "lang", "task", "by", "format")
+    columns = (
+        Column("name", no_wrap=True),
+        Column("rows", justify="right"),
+        "lang",
+        "task",
+        "by",
+        Column("format", overflow="fold"),
+    )
     table = Table(*columns, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for entry in entries:
         size = "" if entry.size is None else f"{entry.size:,}"

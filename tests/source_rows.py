@@ -75,6 +75,8 @@ ROWS = {
     ),
     "natural_flat": ({"id": "n", "definition": "hi", "inputs": "x", "targets": "hello"}, ["hi\n\nx", "hello"], False),
     "prompt_response": ({"prompt": "hi", "response": "hello", "source": ""}, ROUND, False),
+    "prompt_completion": ({"prompt": "hi", "completion": "hello"}, ROUND, False),
+    "question_answer": ({"question": "hi", "answer": "hello"}, ROUND, False),
     "prompts": ({"prompt": "hi"}, ["hi"], False),
     "instruction_prompts": ({"instruction": "hi"}, ["hi"], False),
     "hc3": (

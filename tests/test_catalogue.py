@@ -154,6 +154,18 @@ def test_sets_kept_for_scoring_are_never_trained_on(tmp_path):
     name = talks(tmp_path / "a.jsonl", 50, dataset="sgd_test")
     with pytest.raises(DataError, match="sgd_test is kept for scoring"):
         load_mixture([name], held_out=0.1)
+    with pytest.raises(DataError, match="sgd_test is kept for scoring"):
+        mix({name: 1}, tmp_path / "out", held_out=0.1, seed=0)
+
+
+def test_a_mixture_is_never_written_over_and_every_source_has_to_give_something(tmp_path):
+    good, typo = talks(tmp_path / "a.jsonl", 50), tmp_path / "typo.jsonl"
+    typo.write_text('{"instructions": "a", "outputs": "b"}\n')
+    with pytest.raises(DataError, match=r"no usable conversation in .*typo.jsonl: unknown row format"):
+        mix({good: 1, str(typo): 1}, tmp_path / "out", held_out=0.2, seed=0)
+    mix({good: 1}, tmp_path / "out", held_out=0.2, seed=0)
+    with pytest.raises(ConfigError, match=r"already holds train.jsonl"):
+        mix({good: 1}, tmp_path / "out", held_out=0.2, seed=0)
 
 
 def test_a_mixture_can_be_trained_on_in_its_own_halves(tmp_path):

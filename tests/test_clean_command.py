@@ -128,7 +128,23 @@ def test_nothing_but_the_table_happens_when_no_step_is_on(tmp_path):
     assert len(read(tmp_path / "out.jsonl")) == 3
 
 
+def test_equal_last_pieces_of_different_talks_are_no_duplicates(tmp_path):
+    talks = [talk(f"t{n}", f"question {n} " + "word " * 30, "answer " * 30, "thanks", "welcome") for n in range(5)]
+    config = CleanConfig(max_tokens=80)
+    tally = app.clean([write(tmp_path / "in.jsonl", [*talks, talks[0]])], tmp_path / "out.jsonl", config)
+    count = tally.steps["exact duplicates"]
+    assert (count.rows_before, count.rows_after) == (12, 10)
+
+
 # Faults
+
+
+def test_a_source_is_never_written_over(tmp_path):
+    source = write(tmp_path / "in.jsonl", [SHAREGPT])
+    before = (tmp_path / "in.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="is the source itself; name another file"):
+        app.clean([source], source)
+    assert (tmp_path / "in.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ def test_the_data_commands_print_what_they_say(tmp_path):
     assert "oasst1 " in listed
     assert "ultrachat" not in listed
     assert "not tried on real rows" in selfplay("data", "formats").stdout
+    assert "sharegpt_1k" in selfplay("data", "list", "sharegpt").stdout
     shown = selfplay("data", "show", "lima").stdout
     assert "GAIR/lima" in shown
     mixed = selfplay("data", "mix", "sample=2", "--out", tmp_path / "mix", "--held-out", "0.1")

@@ -141,7 +141,7 @@ def test_an_unknown_row_shows_its_keys_and_the_nearest_formats():
         recognise({"instructions": "a", "outputs": "b"})
     with pytest.raises(DataError, match=r"a\.jsonl: unknown row format: found keys what"):
         recognise_any([{"what": 1}], "a.jsonl")
-    with pytest.raises(ConfigError, match="unknown data format 'csv'"):
+    with pytest.raises(ConfigError, match=r"unknown data format 'csv'; did you mean"):
         format_named("csv")
 
 
@@ -210,6 +210,13 @@ def test_messages_in_a_table_cell_are_read_and_run_nothing():
     assert texts(only("messages", {"prompt_id": "p", "messages": cell})) == ["hi", "hello"]
     with pytest.raises(BadRow, match="holds no list"):
         only("messages", {"messages": "__import__('os').getcwd()"})
+
+
+def test_calls_of_tools_are_left_out_of_messages():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    result = {"role": "tool", "content": "42"}
+    user, reply = ROWS["messages"][0]["messages"]
+    assert texts(only("messages", {"messages": [user, call, result, reply]})) == ["hi", "hello"]
 
 
 def test_replies_that_people_judged_bad_are_refused():

@@ -6,6 +6,7 @@ else. Its module's docstring gives the schema and its source.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -102,6 +103,10 @@ _ALL = (
             "Natural Instructions as rows", tried=False),
     _format("prompt_response", "prompt response", instructions.convert_prompt_response, "GPT4All, Safety-Prompts",
             tried=False),
+    _format("prompt_completion", "prompt completion", instructions.convert_prompt_completion, "TRL prompt-completion",
+            tried=False),
+    _format("question_answer", "question answer", instructions.convert_question_answer, "questions and answers",
+            tried=False),
     _format("prompts", "prompt", instructions.convert_prompts, "first turns alone: bare strings",
             told_by=_nothing_but("prompt")),
     _format("instruction_prompts", "instruction", instructions.convert_prompts, "first turns alone: InstructionWild",
@@ -149,7 +154,8 @@ def format_named(name: str) -> Format:
         ConfigError: no such format.
     """
     if name not in FORMATS:
-        raise ConfigError(f"unknown data format {name!r}; choose one of: {', '.join(FORMATS)}")
+        near = difflib.get_close_matches(name, FORMATS, 3) or list(FORMATS)
+        raise ConfigError(f"unknown data format {name!r}; did you mean {', '.join(near)}? See `selfplay data formats`")
     return FORMATS[name]
 
 

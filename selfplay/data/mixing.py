@@ -61,7 +61,7 @@ def _refuse_holdouts(conversations: Sequence[Conversation]) -> None:
     """Cleaned files remember where their rows came from, so a copy does not get round this."""
     for name in {str(conversation.meta["dataset"]) for conversation in conversations}:
         if (entry := catalogue().get(name)) is not None and entry.holdout:
-            raise DataError(f"{name} is kept for scoring and never trained on; leave it out of data.datasets")
+            raise DataError(f"{name} is kept for scoring and never trained on; leave it out")
 
 
 @dataclass(slots=True)
@@ -106,9 +106,13 @@ def mix(weights: Mapping[str, float], out: Path, *, held_out: float, seed: int) 
     """Write `train.jsonl` and `validation.jsonl` into a folder. Memory: 24 bytes a conversation.
 
     Raises:
-        DataError: a dataset cannot be read, or a half comes out empty.
+        ConfigError: the folder holds a mixture already.
+        DataError: a dataset cannot be read or is kept for scoring, or a half comes out empty.
     """
     mixed = Mixed()
+    for name in ("train.jsonl", "validation.jsonl"):
+        if (out / name).exists():
+            raise ConfigError(f"{out} already holds {name}; choose another --out or remove it first")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with (
@@ -117,7 +121,9 @@ def mix(weights: Mapping[str, float], out: Path, *, held_out: float, seed: int) 
             _Shuffled(Path(folder) / "validation") as validation,
         ):
             for name, weight in weights.items():
-                for conversation in stream(locate(name), mixed.loaded):
+                loaded = Loaded()
+                for conversation in stream(locate(name), loaded):
+                    _refuse_holdouts([conversation])
                     mixed.read[name] += 1
                     held = is_held_out(conversation, held_out)
                     times = 1 if held else copies(conversation, weight, seed)
@@ -127,6 +133,9 @@ def mix(weights: Mapping[str, float], out: Path, *, held_out: float, seed: int) 
                     for copy in range(times):
                         key = derive_seed("order", seed, name, conversation.id, copy)
                         (validation if held else train).add(line, key)
+                mixed.loaded.refused.merge(loaded.refused)
+                if not mixed.read[name]:
+                    raise DataError(f"no usable conversation in {name}: {loaded.refused.summary() or 'no rows'}")
             for half, count in (("train", mixed.train.total()), ("validate", mixed.validation.total())):
                 if not count:
                     raise DataError(f"no conversation to {half} on; change --held-out or give more data")

@@ -65,7 +65,10 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
     limit = min(config.data.max_tokens, model.config.max_position_embeddings)
     examples = build_examples(conversations, renderer, limit)
     evaluated = build_examples(held_out[:: _stride(held_out, config)], renderer, limit)
+    for reason, count in examples.skipped.most_common():
+        say(f"skipped {count} conversations: {reason}")
     say(
+        f"{len(held_out)} conversations held out, {len(conversations)} to train on: "
         f"{len(examples.input_ids)} conversations, {examples.tokens:,} tokens, {examples.supervised:,} supervised "
         f"({config.role}), {examples.cut} cut at {limit} tokens; model {model.num_parameters() / 1e6:.2f}M parameters"
     )

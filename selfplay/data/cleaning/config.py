@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -43,6 +42,12 @@ class CleanConfig(BaseModel):
     def _codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
         for code in codes:
             if code not in LANGUAGES:
-                near = difflib.get_close_matches(code.lower(), LANGUAGES, 3) or ["en", "zh"]
-                raise ValueError(f"{code!r} is no ISO 639 code of a language that can be told; did you mean {near}?")
+                near = (
+                    "zh"
+                    if code.lower() in ("cn", "chinese")
+                    else "en"
+                    if code.lower() in ("eng", "english")
+                    else "en, zh, de"
+                )
+                raise ValueError(f"{code!r} is no ISO 639 code of a language that can be told, such as {near}")
         return codes

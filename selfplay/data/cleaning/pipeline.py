@@ -24,7 +24,7 @@ from selfplay.data.cleaning.tally import Count, Tally
 from selfplay.data.cleaning.workers import Done, Task, available_cores, cleaned
 from selfplay.data.formats import format_named, recognise_any
 from selfplay.data.rows import parquet_schema
-from selfplay.errors import DataError
+from selfplay.errors import ConfigError, DataError
 from selfplay.writing import check_name, write_lines
 
 Progress = Callable[[int, "float | None"], None]
@@ -51,11 +51,12 @@ def clean_sources(
         workers: processes; None: one per core this process may use.
 
     Raises:
-        ConfigError: the output's name cannot be written, or the format is unknown.
+        ConfigError: the output cannot have that name, or the format is unknown.
         DataError: a source cannot be read or recognised, or (strict) a row is bad.
         ModelError: the tokenizer that measures pieces cannot be read.
     """
     check_name(out)
+    _check_apart(out, sources)
     steps_of(config)  # complains before anything is read
     tally = Tally(steps={name: Count() for name in _names(config)})
     try:
@@ -80,6 +81,13 @@ def clean_sources(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return tally
+
+
+def _check_apart(out: Path, sources: Sequence[Source]) -> None:
+    """What is cleaned is not what is written: the raw rows would be gone."""
+    for source in sources:
+        if out.exists() and any(path.exists() and path.samefile(out) for path in source.paths):
+            raise ConfigError(f"{out} is the source itself; name another file, so that the raw rows are kept")
 
 
 class _Run:
@@ -112,12 +120,13 @@ class _Run:
         self._lines.close()
         turns = np.concatenate([*self._turns, np.empty(0, np.uint32)])
         kept = np.ones(len(turns), bool)
-        for name, search in ((_EXACT, self._exact), (_NEAR, self._near)):
+        searches = ((_EXACT, self._exact, "repeats an earlier one"), (_NEAR, self._near, "is like an earlier one"))
+        for name, search, reason in searches:
             if search is not None:
                 count = self._tally.steps[name]
                 count.rows_before, count.turns_before = int(kept.sum()), int(turns[kept].sum())
                 if dropped := search.drop(kept):
-                    count.reasons["repeats an earlier one"] = dropped
+                    count.reasons[reason] = dropped
                 count.rows_after, count.turns_after = int(kept.sum()), int(turns[kept].sum())
         return kept
 

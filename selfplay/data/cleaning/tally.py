@@ -57,7 +57,7 @@ class Tally:
             self.steps.setdefault(name, Count()).add(count)
 
     def left_out(self) -> list[tuple[str, int, str]]:
-        """(step, rows, reason) of everything that is not in the output."""
+        """(step, rows, reason) of everything that is not in the output, the most costly first."""
         refused = [
             ("read", cost, f"{reason} (first: {self.refused.examples[reason]})")
             for reason, cost in self.refused.counts.most_common()
@@ -65,7 +65,7 @@ class Tally:
         dropped = [
             (name, cost, reason) for name, count in self.steps.items() for reason, cost in count.reasons.most_common()
         ]
-        return refused + dropped
+        return sorted(refused + dropped, key=lambda item: -item[1])
 
     def as_dict(self) -> dict[str, Any]:
         """The counts as plain values."""

@@ -102,7 +102,9 @@ class Cleaner:
         tally = Tally(steps={step.name: Count() for step in self._steps})
         kept: list[Conversation] = []
         lines: list[bytes] = []
+        digests: list[bytes] = []
         for place, conversation in self._converted(task, tally):
+            name = b""
             for done in clean(conversation, self._steps, tally):
                 try:
                     lines.append(json_line(row_of(done)))
@@ -110,11 +112,13 @@ class Cleaner:
                     tally.refused.add(place, BadRow("nested too deeply"))
                 else:
                     kept.append(done)
+                    name = digest(done, name)
+                    digests.append(name)
         texts = ["\n".join(turn.content for turn in conversation.turns) for conversation in kept]
         return Done(
             lines,
             [len(conversation.turns) for conversation in kept],
-            b"".join(map(digest, kept)) if self._config.duplicates else b"",
+            b"".join(digests) if self._config.duplicates else b"",
             b"" if self._config.near_duplicates is None else signatures(texts).tobytes(),
             tally,
             task.share,

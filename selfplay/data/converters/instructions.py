@@ -9,6 +9,7 @@ self_instruct  {instruction, instances: [{input, output}]}: yizhongw/self-instru
 natural_instructions  {Definition, Instances: [{input, output}]} as in allenai/natural-instructions (arXiv:2204.07705),
              or {definition, inputs, targets} as on the hub
 prompt_response  {prompt, response}: GPT4All (nomic-ai/gpt4all), Safety-Prompts (thu-coai, arXiv:2304.10436)
+prompt_completion  {prompt, completion}: TRL; question_answer  {question, answer}: tables of questions
 prompts      {prompt} or {instruction}, or a bare string: first turns without an answer
 hc3          {question, human_answers, chatgpt_answers}: HC3 (arXiv:2301.07597); the first model answer is read
 firefly      {conversation: [{human, assistant}]}: yangjianxin1/Firefly, moss-003-sft-data as repacked there
@@ -62,6 +63,8 @@ convert_alpaca = question_and_answer("instruction", "input", "output")
 convert_gpteacher = question_and_answer("instruction", "input", "response")
 convert_dolly = question_and_answer("instruction", "context", "response")
 convert_prompt_response = question_and_answer("prompt", None, "response")
+convert_prompt_completion = question_and_answer("prompt", None, "completion")
+convert_question_answer = question_and_answer("question", None, "answer")
 convert_firefly_single = question_and_answer("input", None, "target")
 convert_natural_flat = question_and_answer("definition", "inputs", "targets")
 

@@ -4,7 +4,8 @@ messages  {messages: [{role: system|user|assistant, content}], id?, complete?, e
           half?, meta?}, as `selfplay export` and `selfplay data clean` write it. `complete` says whether the
           conversation is shown to its end; left out, it is true unless `ended` names another reason than the user's
           own wish.
-          In tables (No Robots as CSV) `messages` may be the list as text. Rows with `label: false` (KTO) are refused.
+          In tables (No Robots as CSV) `messages` may be the list as text. Calls of tools are left out. Rows with
+          `label: false` (KTO) are refused.
 wildchat  {conversation: [{role, content}], conversation_hash|conversation_id, hashed_ip?}: WildChat (arXiv:2405.01470)
           and LMSYS-Chat-1M (arXiv:2309.11998). People are told apart by `hashed_ip`.
 crosswoz  {messages: [{role: usr|sys, content}], goal, ...}: thu-coai/CrossWOZ (arXiv:2002.11893).
@@ -38,7 +39,7 @@ def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
         row = {**row, "messages": _parsed(text_field(row, "messages"))}
     if row.get("label") is False:
         raise BadRow("the reply was judged bad (label: false)")
-    pairs = pairs_of(list_field(row, "messages"), "role", "content", _ROLES)
+    pairs = pairs_of(filter(_is_spoken, list_field(row, "messages")), "role", "content", _ROLES)
     complete = row.get("complete", row.get("ended") in (None, "user_ended"))
     meta = _meta(row.get("meta"))
     meta |= {key: str(row[key]) for key in _KEPT if isinstance(row.get(key), str | int)}
@@ -62,6 +63,12 @@ def convert_crosswoz(row: Mapping[str, Any]) -> Iterator[Conversation]:
     """One whole dialogue."""
     pairs = pairs_of(list_field(row, "messages"), "role", "content", {"usr": "user", "sys": "assistant"})
     yield conversation_from_pairs(id_of(row, "id", pairs), pairs)
+
+
+def _is_spoken(turn: Mapping[str, Any]) -> bool:
+    """Not a call of a tool or what it gave back."""
+    called = turn.get("tool_calls") or turn.get("function_call")
+    return turn.get("role") not in ("tool", "function") and not (called and not turn.get("content"))
 
 
 def _meta(value: Any) -> dict[str, Any]:
