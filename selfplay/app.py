@@ -28,7 +28,8 @@ from selfplay.chat.events import Event, Planned
 from selfplay.chat.models import locate_model
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig, load_recipe
-from selfplay.data.catalogue import Dataset, catalogue, entry_named, locate
+from selfplay.data.catalogue import Dataset, catalogue, locate
+from selfplay.data.catalogue import entry_named as entry_named
 from selfplay.data.catalogue import local_file as local_file
 from selfplay.data.cleaning.config import CleanConfig as CleanConfig
 from selfplay.data.cleaning.pipeline import Progress, clean_sources
@@ -283,15 +284,6 @@ def datasets(language: str | None = None, generation: str | None = None, text: s
         and generation in (None, entry.generation)
         and text.lower() in f"{entry.name} {entry.title}".lower()
     ]
-
-
-def dataset(name: str) -> Dataset:
-    """One entry of the catalogue.
-
-    Raises:
-        DataError: no such entry.
-    """
-    return entry_named(name)
 
 
 def first_conversation(name: str) -> Conversation | None:

@@ -48,7 +48,7 @@ def clean(
     overrides["languages"] = language or None
     settings = config.load_recipe(recipe, app.CleanConfig, overrides)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
-    with console_data.CleaningProgress() as progress:
+    with console_data.cleaning_progress() as progress:
         tally = app.clean(sources, out, settings, format=format, workers=workers, on_progress=progress)
     console_data.print_cleaning(tally, out)
 
@@ -95,7 +95,7 @@ def show(name: Annotated[str, typer.Argument(help="Catalogue name, or a file.")]
     from selfplay import app, console, console_data
 
     if not Path(name).is_file():
-        entry = app.dataset(name)
+        entry = app.entry_named(name)
         console_data.print_dataset(entry, app.local_file(entry))
     if (first := app.first_conversation(name)) is not None:
         console.print_conversation(first)

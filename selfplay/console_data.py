@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from rich.box import SIMPLE
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -18,36 +18,21 @@ from selfplay.data.cleaning.tally import Tally
 from selfplay.data.formats import Format
 
 
-class CleaningProgress:
-    """A progress bar over source rows; a context manager that is called with rows and share."""
+@contextmanager
+def cleaning_progress() -> Iterator[Callable[[int, float | None], None]]:
+    """A progress bar over source rows: call it with the rows read so far and their share of the sources, if known."""
+    name = TextColumn("[bold]{task.description}")
+    rates = TextColumn("{task.fields[rows]:,} rows · {task.fields[rate]:,.0f} rows/s")
+    started = time.monotonic()
+    with Progress(name, BarColumn(), TaskProgressColumn(), rates, TimeElapsedColumn(), console=err) as progress:
+        task = progress.add_task("cleaning", total=1.0, rows=0, rate=0.0)
 
-    def __init__(self) -> None:
-        rates = TextColumn("{task.fields[rows]:,} rows · {task.fields[rate]:,.0f} rows/s")
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            rates,
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=err)
-        self._task = self._progress.add_task("cleaning", total=1.0, rows=0, rate=0.0)
-        self._started = time.monotonic()
+        def update(rows: int, share: float | None) -> None:
+            rate = rows / max(1e-3, time.monotonic() - started)
+            total = None if share is None else 1.0
+            progress.update(task, total=total, completed=share or 0.0, rows=rows, rate=rate)
 
-    def __enter__(self) -> CleaningProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def __call__(self, rows: int, share: float | None) -> None:
-        """Rows read so far, and how much of the sources they are (None: unknown)."""
-        rate = rows / max(1e-3, time.monotonic() - self._started)
-        total = None if share is None else 1.0
-        self._progress.update(self._task, total=total, completed=share or 0.0, rows=rows, rate=rate)
+        yield update
 
 
 def print_cleaning(tally: Tally, path: Path) -> None:

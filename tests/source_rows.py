@@ -1,5 +1,14 @@
 """One row of every source schema, with the conversation it is: texts (user first), and whether it shows its end."""
 
+from selfplay.data.reading import read_batches
+
+
+def read_rows(path):
+    """Every row of a file, decoded."""
+    for batch in read_batches(path):
+        yield from batch.rows()
+
+
 HH = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant: see you"
 OASST = {
     "message_tree_id": "t",

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from source_rows import ASKED_FOR, HH, OASST, ROWS, SHAREGPT
+from source_rows import ASKED_FOR, HH, OASST, ROWS, SHAREGPT, read_rows
 
 from selfplay.data.formats import FORMATS, format_named, recognise, recognise_any
 from selfplay.data.loading import load
-from selfplay.data.reading import read_rows
 from selfplay.data.refusals import Refusals
 from selfplay.data.rows import row_of
 from selfplay.errors import BadRow, ConfigError, DataError, InvalidConversation

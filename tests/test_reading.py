@@ -8,10 +8,11 @@ import pytest
 from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from source_rows import read_rows
 
 from selfplay.data.batches import BATCH_ROWS
 from selfplay.data.loading import load
-from selfplay.data.reading import read_batches, read_rows
+from selfplay.data.reading import read_batches
 from selfplay.errors import DataError
 
 ROW = {"id": "a", "messages": [{"role": "user", "content": "hi 😀"}, {"role": "assistant", "content": "ja — “so”"}]}

@@ -79,7 +79,7 @@ def conversation_from_pairs(
         InvalidConversation: see `check_turns`; a group or dataset that holds a lone surrogate.
     """
     for key in ("group", "dataset"):
-        if meta and not is_unicode(str(meta.get(key, ""))):
+        if meta and not _is_unicode(str(meta.get(key, ""))):
             raise InvalidConversation(id, f"{key} holds a lone surrogate; repair its encoding")
     turns = tuple(Turn(role, text.strip()) for role, text in pairs)
     check_turns(id, turns)
@@ -92,7 +92,7 @@ def check_turns(id: str, turns: tuple[Turn, ...]) -> None:
     Raises:
         InvalidConversation: no user turn, an empty turn, the assistant first, or two turns of one role in a row.
     """
-    if not is_unicode(id):
+    if not _is_unicode(id):
         raise InvalidConversation(id, "the id holds a lone surrogate; repair its encoding")
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
     if not spoken:
@@ -106,13 +106,13 @@ def check_turns(id: str, turns: tuple[Turn, ...]) -> None:
             raise InvalidConversation(
                 id, f"turn {number + 1} is by {turn.role}, expected {expected}; roles have to alternate"
             )
-        if not is_unicode(turn.content):
+        if not _is_unicode(turn.content):
             raise InvalidConversation(id, f"{where} holds a lone surrogate; repair its encoding")
         if not turn.content.strip():
             raise InvalidConversation(id, f"{where} is empty; drop the row or fill the turn")
 
 
-def is_unicode(text: str) -> bool:
+def _is_unicode(text: str) -> bool:
     """Whether the text can be encoded; JSON can smuggle in half a surrogate pair, which no tokenizer takes."""
     try:
         text.encode()

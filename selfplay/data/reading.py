@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from backports import zstd
 
-from selfplay.data.batches import Batch, Row
+from selfplay.data.batches import Batch
 from selfplay.data.json_files import json_file, json_lines
 from selfplay.data.tables import parquet_file, table_file
 from selfplay.errors import DataError
@@ -23,16 +23,6 @@ from selfplay.errors import DataError
 _KINDS = {".json": json_file, ".jsonl": json_lines, ".csv": table_file, ".tsv": table_file}
 _BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error, zstd.ZstdError)
 """What the libraries raise on a file that is not what its name says."""
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """Every row of a file.
-
-    Raises:
-        DataError: see `read_batches`.
-    """
-    for batch in read_batches(path):
-        yield from batch.rows()
 
 
 def read_batches(path: Path) -> Iterator[Batch]:

@@ -57,8 +57,7 @@ def clean_sources(
     """
     check_name(out)
     _check_apart(out, sources)
-    steps_of(config)  # complains before anything is read
-    tally = Tally(steps={name: Count() for name in _names(config)})
+    tally = Tally(steps={name: Count() for name in _names(config)})  # complains before anything is read
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
