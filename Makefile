@@ -26,4 +26,5 @@ setup: .venv/complete
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --retries 0 uv 'torch==2.13.0+cpu' --extra-index-url $(TORCH_INDEX)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c .ci/constraints.txt -e '.[cpu,dev]'
+	$(BIN)/python -m selfplay.train.kernels
 	touch .venv/complete

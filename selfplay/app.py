@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,7 +52,13 @@ from selfplay.store.records import Unfinished
 from selfplay.store.store import DATABASE, RunReader, RunStore
 from selfplay.store.summary import RunSummary, summarise
 from selfplay.train.config import TrainConfig
-from selfplay.train.run import TrainResult
+from selfplay.train.run import TrainResult as TrainResult
+from selfplay.training import TrainPlan as TrainPlan
+from selfplay.training import inspect as inspect
+from selfplay.training import merge_adapters as merge_adapters
+from selfplay.training import plan_training as plan_training
+from selfplay.training import train as train
+from selfplay.training import train_recipe as train_recipe
 from simulator.guardrails import Guardrails
 
 T = TypeVar("T")
@@ -142,35 +148,6 @@ def open_run(folder: str | Path) -> RunReader:
         StoreError: there is none.
     """
     return RunReader(Path(folder))
-
-
-def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], None] = print) -> TrainResult:
-    """Train a model by recipe.
-
-    Raises:
-        SelfplayError: found in recipe, data, template or model.
-    """
-    from selfplay.train.run import train as run_training
-
-    if config.base is not None:
-        config = config.model_copy(update={"base": str(locate_model(config.base, "base"))})
-    return run_training(config, resume=resume, say=say)
-
-
-def train_recipe(role: str, recipe: str, overrides: Mapping[str, Any]) -> TrainConfig:
-    """A training recipe with overrides, checked to train the model that was asked for.
-
-    Args:
-        role: simulator, assistant or base.
-
-    Raises:
-        ConfigError: the recipe trains another role.
-    """
-    config = load_recipe(recipe, TrainConfig, overrides)
-    expected = {"simulator": "user", "assistant": "assistant", "base": "all"}[role]
-    if config.role != expected:
-        raise ConfigError(f"recipe {recipe!r} trains role {config.role!r}; `train {role}` needs role: {expected}")
-    return config
 
 
 def summary(folder: str | Path) -> RunSummary:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
 from selfplay.cli_data import data_cli
+from selfplay.cli_train import train_cli
 from selfplay.errors import SelfplayError
 
 cli = typer.Typer(
@@ -25,6 +26,7 @@ cli = typer.Typer(
 bench_cli = typer.Typer(help="Score models and conversations.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(bench_cli, name="bench")
 cli.add_typer(data_cli, name="data")
+cli.add_typer(train_cli, name="train")
 
 Out = Annotated[Optional[Path], typer.Option(help="Output folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]
@@ -115,31 +117,6 @@ def export(
     left_out = ", ".join(f"{count} {reason}" for reason, count in exported.left_out.most_common()) or "none"
     console.out.print(
         f"{exported.rows} conversations written to {out}; left out: {left_out}", markup=False, soft_wrap=True
-    )
-
-
-@cli.command()
-def train(
-    role: Annotated[Literal["simulator", "assistant", "base"], typer.Argument(help="What the model becomes.")],
-    recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe.")],
-    base: Annotated[Optional[str], typer.Option(help="Model folder to start from.")] = None,
-    data: Annotated[Optional[list[str]], typer.Option(help="Dataset names or files (repeatable).")] = None,
-    out: Out = None,
-    max_steps: Annotated[Optional[int], typer.Option(help="Stop after this many optimiser steps.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row.")] = False,
-    resume: Resume = False,
-) -> None:
-    """Train a user simulator, an assistant, or a base for both."""
-    from selfplay import app, console
-
-    overrides: dict[str, Any] = {"base": base, "data.datasets": data or None, "optim.max_steps": max_steps}
-    overrides["data.strict"] = True if strict else None
-    overrides["out"] = None if out is None else str(out)
-    result = app.train(app.train_recipe(role, recipe, overrides), resume=resume, say=console.say)
-    console.out.print(
-        f"{result.steps} steps, held-out loss {result.eval_loss:.4f} nats per token; model: {result.out}",
-        markup=False,
-        soft_wrap=True,
     )
 
 

@@ -42,6 +42,8 @@ def test_help_lists_the_commands_without_loading_models():
         assert command in done.stdout
     code = "import sys, selfplay.cli; sys.exit(any(m in sys.modules for m in ('torch', 'vllm', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    code = code.replace("selfplay.cli", "selfplay.app")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_show_prints_a_summary_and_a_conversation_with_markup_left_alone(run):

@@ -6,7 +6,7 @@ import torch
 from selfplay.chat.conversation import conversation_from_pairs
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import EmptyLossMask
-from selfplay.train.examples import IGNORED, LengthBatches, build_examples, collate
+from selfplay.train.examples import IGNORED, as_seen_by, build_examples, collate
 
 
 def test_labels_are_the_trained_roles_tokens_and_every_row_starts_with_the_first_turn(renderers, sample):
@@ -15,9 +15,11 @@ def test_labels_are_the_trained_roles_tokens_and_every_row_starts_with_the_first
     header = renderer.prompt_ids([], "user")
     for conversation, ids, labels in zip(sample, examples.input_ids, examples.labels, strict=True):
         rendered = renderer.render(conversation)
-        assert ids == rendered.input_ids
-        assert ids[: len(header)] == header
-        assert labels == [id if on else IGNORED for id, on in zip(rendered.input_ids, rendered.loss_mask, strict=True)]
+        assert ids.tolist() == rendered.input_ids
+        assert ids[: len(header)].tolist() == header
+        assert labels.tolist() == [
+            id if on else IGNORED for id, on in zip(rendered.input_ids, rendered.loss_mask, strict=True)
+        ]
         assert labels[-1] == renderer.end_of_conversation_id
     assert examples.supervised < examples.tokens
 
@@ -50,44 +52,77 @@ def test_a_template_that_marks_only_absent_turns_trains_nothing(tiny_tokenizer, 
         build_examples(sample, ChatRenderer(tiny_tokenizer, template), 512)
 
 
-def test_batches_hold_every_row_once_within_the_budget_and_little_padding():
-    lengths = [10 + (n * 7919) % 300 for n in range(1000)]
-    batches = LengthBatches(lengths, 2048, seed=1)
-    rows = list(batches)
-    assert sorted(row for batch in rows for row in batch) == list(range(1000))
-    padded = sum(len(batch) * -(-max(lengths[row] for row in batch) // 8) * 8 for batch in rows)
-    assert padded / sum(lengths) < 1.1
-    assert all(len(batch) * max(lengths[row] for row in batch) <= 2048 for batch in rows)
-
-
-def test_epochs_differ_in_order_but_not_in_number_and_repeat_exactly():
-    lengths = [10 + (n * 7919) % 300 for n in range(500)]
-    batches = LengthBatches(lengths, 1024, seed=1)
-    first = list(batches)
-    batches.set_epoch(1)
-    second = list(batches)
-    assert first != second
-    assert len(first) == len(second) == len(batches)
-    batches.set_epoch(0)
-    assert list(batches) == first
+def row(id, input_ids, labels):
+    return {"id": id, "input_ids": input_ids, "labels": labels}
 
 
 def test_collation_pads_on_the_right_without_supervision():
-    batch = collate([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8], "labels": [8]}], pad_id=0)
+    batch = collate([row("a", [5, 6, 7], [-100, 6, 7]), row("b", [8], [8])], pad_id=0)
     assert batch["input_ids"].shape == (2, 8)
     assert batch["input_ids"][1].tolist() == [8, *[0] * 7]
     assert batch["labels"][0].tolist() == [-100, 6, 7, *[IGNORED] * 5]
+    assert (batch["ids"], batch["tokens"]) == (["a", "b"], 4)
 
 
-def test_rows_in_a_batch_do_not_see_each_other(renderers, sample, tiny_tokenizer):
+def test_packed_collation_begins_positions_anew_and_predicts_no_first_token():
+    batch = collate([row("a", [5, 6, 7], [5, 6, 7]), row("b", [8, 9], [8, 9])], pad_id=0, packed=True)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert batch["labels"].tolist() == [[IGNORED, 6, 7, IGNORED, 9]]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_conversations_in_a_batch_do_not_see_each_other(renderers, sample, tiny_tokenizer, packed):
     from selfplay.train.config import ScratchModel
+    from selfplay.train.loss import supervise
     from selfplay.train.scratch import random_model
 
     shape = ScratchModel(vocab_size=600, hidden_size=64, intermediate_size=128, layers=2, heads=2)
     model = random_model(shape, tiny_tokenizer, 0).eval()
-    rows = [{"input_ids": ids, "labels": ids} for ids in build_examples(sample[:6], renderers["all"], 256).input_ids]
+    supervise(model)
+    examples = build_examples(sample[:6], renderers["user"], 256)
+    rows = [row(*values) for values in zip(examples.ids, examples.input_ids, examples.labels, strict=True)]
+
+    def nats(some):
+        batch = collate(some, 0, packed)
+        return model(**{key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}).loss
+
     with torch.no_grad():
-        together = model(input_ids=collate(rows, 0)["input_ids"]).logits
-        for number, row in enumerate(rows):
-            alone = model(input_ids=torch.tensor([row["input_ids"]])).logits[0]
-            torch.testing.assert_close(together[number, : len(row["input_ids"])], alone, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(nats(rows), sum(nats([one]) for one in rows), atol=1e-2, rtol=1e-5)
+
+
+def test_the_loss_is_that_of_all_logits_and_does_not_depend_on_how_many_are_held_at_once(
+    renderers, sample, tiny_tokenizer, monkeypatch
+):
+    from selfplay.train import loss
+    from selfplay.train.config import ScratchModel
+    from selfplay.train.scratch import random_model
+
+    shape = ScratchModel(vocab_size=600, hidden_size=64, intermediate_size=128, layers=2, heads=2)
+    examples = build_examples(sample[:4], renderers["user"], 256)
+    rows = [row(*values) for values in zip(examples.ids, examples.input_ids, examples.labels, strict=True)]
+    batch = collate(rows, 0)
+    inputs, labels = batch["input_ids"], batch["labels"]
+    gradients = []
+    for chunk in (None, loss.CHUNK, 600 * 7):
+        model = random_model(shape, tiny_tokenizer, 0)
+        if chunk is None:
+            logits = model(input_ids=inputs).logits[:, :-1]
+            nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+        else:
+            monkeypatch.setattr(loss, "CHUNK", chunk)
+            loss.supervise(model)
+            nats = model(input_ids=inputs, labels=labels).loss
+        nats.backward()
+        gradients.append((nats.detach(), model.model.layers[0].mlp.up_proj.weight.grad))
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], atol=1e-3, rtol=1e-4)
+
+
+def test_the_assistants_system_prompt_is_hidden_from_the_user(sample):
+    pairs = [("system", "be brief"), ("user", "hi"), ("assistant", "hello"), ("user", "bye")]
+    whole = conversation_from_pairs("x", pairs, context=2)
+    assert as_seen_by("assistant", whole) is whole
+    seen = as_seen_by("user", whole)
+    assert [turn.content for turn in seen.turns] == ["hi", "hello", "bye"]
+    assert seen.context == 1

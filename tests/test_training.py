@@ -142,5 +142,5 @@ def test_a_base_without_the_templates_tokens_is_refused(base, tmp_path):
 
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="</s>", pad_token="<pad>")
     plain.save_pretrained(other)
-    with pytest.raises(ModelError, match=r"lacks <\|im_end\|>.*<\|endconversation\|>"):
+    with pytest.raises(ModelError, match=r"lacks <\|im_end\|>.*<\|assistant\|>"):
         train(recipe(tmp_path / "new", scratch=None, base=str(other), role="user"), say=lambda line: None)

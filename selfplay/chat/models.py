@@ -26,6 +26,8 @@ def locate_model(name: str, kind: ModelKind) -> Path:
         ModelError: the folder is missing or holds no model.
     """
     folder = Path(str(files("selfplay.models"))) / EMBEDDED / kind if name == EMBEDDED else Path(name).expanduser()
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise ModelError(f"{kind} {name!r}: a folder of adapters; `selfplay train merge {name} --out FOLDER` first")
     if not (folder / "config.json").exists():
         found = "a folder without config.json" if folder.is_dir() else "no such folder"
         raise ModelError(

@@ -1,57 +1,65 @@
-"""Conversations to training examples and examples to batches.
+"""Conversations to training examples, and examples to tensors.
 
-Every conversation starts at position 0 of its own row, so nothing can leak between neighbours; batches hold rows of
-nearly equal length, so padding stays at a few per cent without packing.
-
-Shapes  input_ids, labels: (B, T) int64, padded on the right; labels are -100 where nothing is learned.
+Shapes  input_ids, labels, position_ids: (B, T) int64; labels are -100 where nothing is learned.
+        Padded: a row a conversation, filled up on the right; positions are the model's own.
+        Packed: one row (B = 1) of conversations behind one another; positions begin again with each, which is how
+        attention knows to keep them apart.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from selfplay.chat.conversation import Conversation
+from selfplay.chat.conversation import Conversation, TrainedRole
+from selfplay.chat.families import Family
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import EmptyLossMask
+from selfplay.train.batches import ROUND
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 IGNORED = -100
-_STEP = 8
-"""Row lengths are rounded up to this many tokens before they are compared."""
+FLASH = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+"""Where conversations begin in a packed row, as FlashAttention is told; else every layer would work it out again."""
 
 
 @dataclass(slots=True)
 class Examples:
-    """Token rows ready for training, and counts of what they hold."""
+    """Token rows ready for training (int32 arrays), the conversations they come from, and counts."""
 
-    input_ids: list[list[int]] = field(default_factory=list)
-    labels: list[list[int]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    input_ids: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    labels: list[np.ndarray[Any, Any]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     cut: int = 0
+    supervised: int = 0
+    """Tokens that carry loss."""
 
     @property
     def tokens(self) -> int:
         """All tokens."""
         return sum(map(len, self.input_ids))
 
-    @property
-    def supervised(self) -> int:
-        """Tokens that carry loss."""
-        return sum(label != IGNORED for row in self.labels for label in row)
+    def columns(self) -> dict[str, list[Any]]:
+        """As a dataset has them."""
+        return {"id": self.ids, "input_ids": self.input_ids, "labels": self.labels}
 
 
-def build_examples(conversations: Sequence[Conversation], renderer: ChatRenderer, max_tokens: int) -> Examples:
+def build_examples(
+    conversations: Sequence[Conversation], renderer: ChatRenderer, max_tokens: int, family: Family | None = None
+) -> Examples:
     """Render, cut on the right at `max_tokens`, and turn masks into labels.
 
     Raises:
         EmptyLossMask: the template marks nothing, or no conversation keeps a trained token.
     """
+    import numpy as np
+
     if not renderer.has_generation_tags:
         raise EmptyLossMask(
             "the chat template has no {% generation %} tags, so no token would be trained; "
@@ -59,69 +67,73 @@ def build_examples(conversations: Sequence[Conversation], renderer: ChatRenderer
         )
     examples = Examples()
     for conversation in conversations:
+        if family is not None and family.single_turn and (conversation.rounds > 1 or len(conversation.turns) > 2):
+            examples.skipped[f"template {family.name} takes one user turn and one answer"] += 1
+            continue
         ids, mask = renderer.render(conversation)
         examples.cut += len(ids) > max_tokens
         ids, mask = ids[:max_tokens], mask[:max_tokens]
         if not any(mask[1:]):
             examples.skipped["no trained token within max_tokens"] += 1
             continue
-        examples.input_ids.append(ids)
-        examples.labels.append([id if on else IGNORED for id, on in zip(ids, mask, strict=True)])
+        row = np.asarray(ids, dtype=np.int32)
+        learned = np.asarray(mask, dtype=bool)
+        examples.ids.append(conversation.id)
+        examples.input_ids.append(row)
+        examples.labels.append(np.where(learned, row, IGNORED).astype(np.int32))
+        examples.supervised += int(learned.sum())
     if not examples.input_ids:
         raise EmptyLossMask(
-            f"none of {len(conversations)} conversations keeps a trained token within {max_tokens} tokens; "
-            "raise data.max_tokens or check that the data has turns of the trained role"
+            f"none of {len(conversations)} conversations keeps a trained token within {max_tokens} tokens "
+            f"({'; '.join(examples.skipped) or 'there are none'}); raise data.max_tokens or check that the data has "
+            "turns of the trained role"
         )
     return examples
 
 
-class LengthBatches:
-    """Batch sampler: rows of nearly equal length, at most `batch_tokens` tokens a batch, padding included.
+def as_seen_by(role: TrainedRole, conversation: Conversation) -> Conversation:
+    """The conversation as the trained side knows it: the assistant's system prompt is hidden from the user."""
+    turns = conversation.turns
+    if role != "user" or not turns or turns[0].role != "system":
+        return conversation
+    from dataclasses import replace
 
-    The batches of an epoch depend on (seed, epoch) only, and every epoch has equally many, as resuming needs.
+    return replace(conversation, turns=turns[1:], context=max(0, conversation.context - 1))
+
+
+def collate(rows: list[dict[str, Any]], pad_id: int, packed: bool = False) -> dict[str, Any]:
+    """Rows as one batch, with `ids` (whose they are) and `tokens` (how many are real) beside the tensors.
+
+    Padding is on the right: under causal attention no real token sees it, so there is no attention mask.
     """
-
-    def __init__(self, lengths: Sequence[int], batch_tokens: int, seed: int) -> None:
-        self._widths = [-(-length // _STEP) * _STEP for length in lengths]
-        self._batch_tokens = batch_tokens
-        self._seed = seed
-        self._epoch = 0
-        self.batch_size = 1
-        self.drop_last = False
-        self._count = len(self._compose())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the shuffle; called by the training loop."""
-        self._epoch = epoch
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[list[int]]:
-        batches = self._compose()
-        random.Random(f"{self._seed}/{self._epoch}/order").shuffle(batches)
-        return iter(batches)
-
-    def _compose(self) -> list[list[int]]:
-        """Greedy over rows sorted by width; ties are shuffled, so batch shapes stay equal from epoch to epoch."""
-        shuffle = random.Random(f"{self._seed}/{self._epoch}/rows")
-        rows = sorted(range(len(self._widths)), key=lambda row: (self._widths[row], shuffle.random()))
-        batches: list[list[int]] = []
-        for row in rows:
-            if not batches or (len(batches[-1]) + 1) * self._widths[row] > self._batch_tokens:
-                batches.append([])
-            batches[-1].append(row)
-        return batches
+    batch = _packed(rows) if packed else _padded(rows, pad_id)
+    return {**batch, "ids": [row["id"] for row in rows], "tokens": sum(len(row["input_ids"]) for row in rows)}
 
 
-def collate(rows: list[dict[str, list[int]]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad on the right. Under causal attention no real token sees padding, so there is no attention mask."""
+def _padded(rows: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
     import torch
 
-    width = -(-max(len(row["input_ids"]) for row in rows) // _STEP) * _STEP
+    width = -(-max(len(row["input_ids"]) for row in rows) // ROUND) * ROUND
     input_ids = torch.full((len(rows), width), pad_id)
     labels = torch.full((len(rows), width), IGNORED)
     for number, row in enumerate(rows):
-        input_ids[number, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-        labels[number, : len(row["labels"])] = torch.tensor(row["labels"])
+        input_ids[number, : len(row["input_ids"])] = torch.as_tensor(row["input_ids"])
+        labels[number, : len(row["labels"])] = torch.as_tensor(row["labels"])
     return {"input_ids": input_ids, "labels": labels}
+
+
+def _packed(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first token of each conversation is never predicted, least of all from the conversation before it."""
+    import torch
+
+    columns: dict[str, list[torch.Tensor]] = {"input_ids": [], "labels": [], "position_ids": []}
+    for row in rows:
+        labels = torch.as_tensor(row["labels"]).long()
+        labels[0] = IGNORED
+        columns["input_ids"].append(torch.as_tensor(row["input_ids"]).long())
+        columns["labels"].append(labels)
+        columns["position_ids"].append(torch.arange(len(labels)))
+    ends = torch.tensor([0, *(len(part) for part in columns["labels"])]).cumsum(0).int()
+    longest = max(map(len, columns["labels"]))
+    packed: dict[str, Any] = {name: torch.cat(parts)[None] for name, parts in columns.items()}
+    return packed | dict(zip(FLASH, (ends, ends, longest, longest), strict=True))

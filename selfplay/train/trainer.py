@@ -1,43 +1,56 @@
 """TRL's SFTTrainer, fed with ready token rows.
 
-Two things differ from stock: batches come from `LengthBatches`, and on a CPU the head is applied to supervised
-positions only (TRL's fused head scores every position there and adds entropies; its compact path needs Triton).
+Three things differ from stock: batches come from `selfplay.train.batches`, the loss comes out of the model's forward
+(`selfplay.train.loss`), and evaluation is the mean over tokens, whatever the size of the batches.
 """
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
-from selfplay.errors import SelfplayError
-from selfplay.train.examples import IGNORED, LengthBatches, collate
+from selfplay.train.batches import Batches, Composition
+from selfplay.train.examples import IGNORED, collate
+from selfplay.train.loss import supervise
+from selfplay.train.watch import Watch
 
 
 class RoleTrainer(SFTTrainer):  # type: ignore[misc]
     """Trains whatever the labels mark; which role that is was decided when they were made."""
 
-    def __init__(self, *, batch_tokens: int, **kwargs: Any) -> None:
-        self._batch_tokens = batch_tokens
-        super().__init__(data_collator=partial(collate, pad_id=kwargs["processing_class"].pad_token_id), **kwargs)
+    def __init__(self, *, batches: Batches, evaluation: Composition, watch: Watch | None = None, **kwargs: Any) -> None:
+        """Bind the trainer.
+
+        Args:
+            batches: of the training rows.
+            evaluation: how the held-out rows are batched.
+            watch: told of every loss.
+        """
+        self._batches = batches
+        self._evaluation = evaluation
+        self._watch = watch or Watch()
+        collator = partial(collate, pad_id=kwargs["processing_class"].pad_token_id, packed=evaluation.packed)
+        super().__init__(data_collator=collator, callbacks=[self._watch, *kwargs.pop("callbacks", [])], **kwargs)
+        self.remove_callback(PrinterCallback)  # bare dictionaries; `Watch` says the same in words
+        self._own_loss = not self.args.use_liger_kernel
+        if self._own_loss:
+            supervise(causal_model(self.model))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Rows grouped by length; the shuffle follows the epoch."""
-        return self._loader(self.train_dataset, self.args.seed)
+        """Rows batched anew each epoch."""
+        return self._loader(self.train_dataset, self._batches)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """The same grouping with a fixed order."""
-        return self._loader(eval_dataset if eval_dataset is not None else self.eval_dataset, 0)
+        """The same way of batching with a fixed order."""
+        dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
+        return self._loader(dataset, Batches(lengths_of(dataset), self._evaluation))
 
-    def _loader(self, dataset: Any, seed: int) -> DataLoader[Any]:
-        lengths = [len(row) for row in dataset["input_ids"]]
-        batches = LengthBatches(lengths, self._batch_tokens, seed)
+    def _loader(self, dataset: Any, batches: Batches) -> DataLoader[Any]:
         loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=batches, collate_fn=self.data_collator)
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
@@ -45,63 +58,50 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean negative log-likelihood (nats per supervised token) over the whole optimiser step."""
-        if inputs["input_ids"].device.type != "cpu" or return_outputs:
-            inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss, supervised = supervised_nll(model, inputs, self.accelerator.unwrap_model(model), self.accelerator)
-        return loss / (supervised if num_items_in_batch is None else num_items_in_batch)
+        """Mean negative log-likelihood (nats per supervised token) over the whole optimiser step, all devices."""
+        ids, tokens = inputs.pop("ids"), inputs.pop("tokens")
+        loss, supervised = self._nll(model, inputs)
+        self._watch.saw(ids, tokens, loss.detach(), supervised)
+        # Gradients are averaged over processes, and the count is that of all of them.
+        return (
+            loss * self.accelerator.num_processes / (supervised if num_items_in_batch is None else num_items_in_batch)
+        )
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Nats per supervised token over the whole set; stock averages over batches, whatever their size."""
         training = self.model.training
         self.model.eval()
-        total, tokens = 0.0, 0
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
             for inputs in self.get_eval_dataloader(eval_dataset):
-                loss, supervised = supervised_nll(
-                    self.model, inputs, self.accelerator.unwrap_model(self.model), self.accelerator
-                )
-                total, tokens = total + float(loss), tokens + supervised
+                del inputs["ids"], inputs["tokens"]
+                loss, supervised = self._nll(self.model_wrapped, inputs)
+                sums += torch.tensor([float(loss), float(supervised)], dtype=torch.float64, device=sums.device)
+        total, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
         self.log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.model.train(training)
         return metrics
 
+    def _nll(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
+        """Summed negative log-likelihood of the labelled tokens, and their number.
 
-def supervised_nll(model: Any, inputs: Any, head_owner: Any, accelerator: Any) -> tuple[torch.Tensor, int]:
-    """Summed negative log-likelihood of the labelled tokens, and their number.
-
-    Args:
-        model: called for its last hidden state (B, T, D); may be a DDP or DeepSpeed wrapper.
-        head_owner: the unwrapped model, whose output embedding is applied to the (N, D) supervised positions.
-    """
-    outputs = model(input_ids=inputs["input_ids"], use_cache=False, output_hidden_states=True, logits_to_keep=1)
-    targets = inputs["labels"][:, 1:]
-    keep = targets != IGNORED
-    hidden = outputs.hidden_states[-1][:, :-1][keep]
-    with accelerator.autocast():
-        logits = head_owner.get_output_embeddings()(hidden)
-    return F.cross_entropy(logits.float(), targets[keep], reduction="sum"), int(keep.sum())
+        Liger's own forward gives the mean; it sees the same labels.
+        """
+        supervised = int((inputs["labels"][:, 1:] != IGNORED).sum())
+        loss = model(**inputs).loss if self._own_loss else model(**inputs, use_cache=False).loss * supervised
+        return loss, supervised
 
 
-class StopOnNan(TrainerCallback):  # type: ignore[misc]
-    """Stops with step and last checkpoint instead of training on with a broken model."""
+def lengths_of(dataset: Any) -> list[int]:
+    """Tokens of each row, without reading the rows."""
+    import pyarrow.compute
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        """Look at every logged loss."""
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise SelfplayError(
-                f"loss is {loss} at step {state.global_step}: it broke at most {args.logging_steps} steps before. "
-                f"Lower optim.learning_rate, or delete the checkpoints of those steps in {args.output_dir} and go on "
-                "with --resume"
-            )
+    found: list[int] = pyarrow.compute.list_value_length(dataset.data.column("input_ids")).to_pylist()
+    return found
+
+
+def causal_model(model: Any) -> Any:
+    """The language model inside adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

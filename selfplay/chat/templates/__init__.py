@@ -1,11 +1,12 @@
-"""Chat templates, one family a name, one file a variant.
+"""Chat templates, one file a family; `selfplay.chat.families` derives the variants.
 
-FAMILY.jinja            the family's own template: text only, opens an assistant turn
-FAMILY_assistant.jinja  same text; {% generation %} around assistant turns
-FAMILY_user.jinja       same text; {% generation %} around user turns and the end of the conversation; opens a user turn
-FAMILY_all.jinja        same text; {% generation %} around both (base models)
+A file is the family's text in Jinja, with two tags of ours around what each side writes, its end token included:
+{% user %} ... {% enduser %} and {% assistant %} ... {% endassistant %}. In the variant that trains a role its tags
+become {% generation %}, the others vanish. The variable `trained` is that role ('' in the family's own template), so
+that the user variant opens a user turn as its generation prompt; `user_end` ends a user turn in the variants that
+train it where the family's own text has no token there. Templates take two switches beside `messages`:
+`add_generation_prompt` and `end_of_conversation`, which closes a whole conversation with a user turn that is only
+<|endconversation|> (UserLM's name, arXiv:2510.06552).
 
-`nano` resembles ChatML with one token per header: <|user|>text<|im_end|><|assistant|>text<|im_end|> ... and, after the
-last assistant turn of a whole conversation, <|user|><|endconversation|>. The end token's name is UserLM's
-(arXiv:2510.06552). Templates take two switches beside `messages`: `add_generation_prompt` and `end_of_conversation`.
+A space before a message belongs to its first token ("USER:" + " Hello"), so a generation prompt ends without it.
 """

@@ -1,0 +1,163 @@
+"""Which rows go into which batch.
+
+batch  what one device computes at once, at most `batch_tokens` tokens
+step   the batches between two moves of the weights: `accumulate` a device
+width  tokens a row takes: its length, rounded up where batches are padded
+
+Composition is a function of (lengths, settings, epoch) alone, so that every process and every resumed run sees the
+same; accelerate deals the batches out in turn, process by process.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+Batch = list[int]
+"""Row numbers."""
+ROUND = 8
+"""Padded rows are rounded up to this many tokens before they are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What decides over batches.
+
+    Attributes:
+        per_step: conversations of a step over all devices, a multiple of them; None: as many as fill the batches.
+        packed: rows lie behind one another; else below one another, padded to the longest.
+    """
+
+    batch_tokens: int
+    processes: int = 1
+    per_step: int | None = None
+    packed: bool = False
+    seed: int = 0
+
+
+class Batches:
+    """Batch sampler. Every epoch has equally many batches and each process gets equally many, as resuming needs."""
+
+    batch_size = None
+    drop_last = False
+
+    def __init__(self, lengths: Sequence[int], composition: Composition, epochs: int = 1) -> None:
+        self._of = composition
+        self._widths = list(lengths) if composition.packed else [-(-n // ROUND) * ROUND for n in lengths]
+        self._epoch = 0
+        self.accumulate = self._fewest_per_step(epochs)
+        """Batches per step and device that `per_step` asks for; 1 without it."""
+        found = max(len(self._compose(epoch)) for epoch in range(max(1, epochs)))
+        self._count = -(-found // composition.processes) * composition.processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the shuffle; called by the training loop."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(levelled(self._compose(self._epoch), self._count, self._widths))
+
+    def _compose(self, epoch: int) -> list[Batch]:
+        shuffle = random.Random(f"{self._of.seed}/{epoch}/rows")
+        rows = list(range(len(self._widths)))
+        shuffle.shuffle(rows)
+        if self._of.per_step is not None:
+            parts = self.accumulate * self._of.processes
+            return [batch for step in self._steps(rows) for batch in self._divide(step, parts)]
+        if self._of.packed:
+            return self._fill(rows)
+        batches = self._fill(sorted(rows, key=self._widths.__getitem__))  # stable: ties stay shuffled
+        random.Random(f"{self._of.seed}/{epoch}/order").shuffle(batches)
+        return batches
+
+    def _fill(self, rows: Sequence[int]) -> list[Batch]:
+        """Batches as full as they go, in order."""
+        batches: list[Batch] = []
+        taken = 0
+        for row in rows:
+            width = self._widths[row]
+            taken = taken + width if self._of.packed else (len(batches[-1]) + 1 if batches else 1) * width
+            if not batches or taken > self._of.batch_tokens:
+                batches.append([])
+                taken = width
+            batches[-1].append(row)
+        return batches
+
+    def _steps(self, rows: Sequence[int]) -> list[Batch]:
+        """The rows of each step; a last one that does not share out evenly has some of its rows twice."""
+        size = max(1, self._of.per_step or 1)
+        steps = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+        steps[-1] += list(islice(cycle(list(steps[-1])), -len(steps[-1]) % self._of.processes))
+        return steps
+
+    def _divide(self, step: Batch, parts: int) -> list[Batch]:
+        """One step as `parts` batches of nearly equal tokens: longest rows first, each to the emptiest batch.
+
+        A last step may have fewer rows than that; then it has fewer batches, a multiple of the processes.
+        """
+        parts = min(parts, len(step))
+        if not self._of.packed:
+            return self._slices(sorted(step, key=self._widths.__getitem__), parts)
+        batches: list[Batch] = [[] for _ in range(parts)]
+        taken = [0] * parts
+        for row in sorted(step, key=lambda row: -self._widths[row]):
+            emptiest = taken.index(min(taken))
+            batches[emptiest].append(row)
+            taken[emptiest] += self._widths[row]
+        return batches
+
+    def _slices(self, rows: Sequence[int], parts: int) -> list[Batch]:
+        """Rows in order of width as `parts` batches, the widest of which is as narrow as it can be."""
+        low, high = 1, len(rows) * self._widths[rows[-1]]
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if len(self._within(rows, middle)) <= parts else (middle + 1, high)
+        return levelled(self._within(rows, low), parts, self._widths)
+
+    def _within(self, rows: Sequence[int], tokens: int) -> list[Batch]:
+        batches: list[Batch] = []
+        for row in rows:
+            if not batches or (len(batches[-1]) + 1) * self._widths[row] > tokens:
+                batches.append([])
+            batches[-1].append(row)
+        return batches
+
+    def _fewest_per_step(self, epochs: int) -> int:
+        """The smallest number of batches a device with which no batch of any epoch is too large, rows alone apart."""
+        if self._of.per_step is None:
+            return 1
+        mean = sum(self._widths) / len(self._widths) * min(self._of.per_step, len(self._widths))
+        self.accumulate = max(1, math.floor(mean / self._of.batch_tokens / self._of.processes))
+        most = -(-self._of.per_step // self._of.processes)
+        while self.accumulate < most and any(self._overflows(epoch) for epoch in range(max(1, epochs))):
+            self.accumulate += 1
+        return self.accumulate
+
+    def _overflows(self, epoch: int) -> bool:
+        return any(
+            len(batch) > 1 and tokens_of(batch, self._widths, self._of.packed) > self._of.batch_tokens
+            for batch in self._compose(epoch)
+        )
+
+
+def tokens_of(batch: Batch, widths: Sequence[int], packed: bool) -> int:
+    """Tokens a batch takes, padding included."""
+    return sum(widths[row] for row in batch) if packed else len(batch) * max(widths[row] for row in batch)
+
+
+def levelled(batches: list[Batch], count: int, widths: Sequence[int]) -> list[Batch]:
+    """Exactly `count` batches: the fullest are halved; where every batch is one row, the first ones come again."""
+    found = list(batches)
+    while len(found) < count:
+        at = max(range(len(found)), key=lambda n: (len(found[n]) > 1, sum(widths[row] for row in found[n])))
+        batch = found[at]
+        if len(batch) == 1:
+            return list(islice(cycle(found), count))
+        found[at : at + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+    return found

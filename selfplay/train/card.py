@@ -1,0 +1,57 @@
+"""The model card of a trained folder: what it is, what it was made from, how to use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+_WHAT = {
+    "user": (
+        "A user simulator (UserGPT): it speaks as the user and ends conversations with `<|endconversation|>`.",
+        "user",
+    ),
+    "assistant": ("An assistant.", "assistant"),
+    "all": ("A base model trained on both sides of conversations.", "assistant"),
+}
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """Markdown from what `training.json` holds."""
+    recipe = record["recipe"]
+    what, opens = _WHAT[recipe["role"]]
+    front: dict[str, Any] = {"library_name": "peft" if recipe["lora"] else "transformers"}
+    front["pipeline_tag"] = "text-generation"
+    front["tags"] = ["selfplay", {"user": "user-simulator", "all": "base"}.get(recipe["role"], recipe["role"])]
+    if recipe["base"]:
+        front["base_model"] = recipe["base"]
+    rows = {
+        "role": recipe["role"],
+        "template": f"{record['template']}; its generation prompt opens a turn of the {opens}",
+        "data": ", ".join(recipe["data"]["datasets"]),
+        "data fingerprint": f"`{record['data_fingerprint']}`",
+        "conversations": f"{record['conversations']:,}, {record['supervised_tokens']:,} supervised tokens",
+        "steps": f"{record['steps']:,}",
+        "held-out loss": f"{record['eval_loss']:.4f} nats per supervised token",
+        "learning rate": f"{recipe['optim']['learning_rate']:g}, {recipe['optim']['schedule']}",
+    }
+    if recipe["lora"]:
+        rows["adapters"] = f"LoRA, rank {recipe['lora']['rank']}; `selfplay train merge` puts them into the base"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {recipe['out'].rstrip('/').rsplit('/', 1)[-1]}\n\n"
+        f"{recipe['description'] or what}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n"
+        f"![loss](loss.png)\n\n## Lineage\n\n{_lineage(record)}\n\n"
+        "The whole recipe and the losses are in `training.json`.\n"
+    )
+
+
+def _lineage(record: dict[str, Any]) -> str:
+    parents = record["lineage"]
+    if not parents:
+        return "Trained from random weights."
+    return "\n".join(
+        f"{n}. `{parent['model']}`"
+        + (f" (content hash `{parent['content_hash']}`)" if "content_hash" in parent else "")
+        for n, parent in enumerate(parents, 1)
+    )

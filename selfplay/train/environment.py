@@ -1,0 +1,89 @@
+"""What can be known before anything heavy is loaded: the machine, installed packages, the base's architecture."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from selfplay.errors import ConfigError, ModelError
+from selfplay.train.config import TrainConfig
+
+
+def quiet() -> None:
+    """Keep libraries from telling what is meant to be so: no GPU here, no optional kernels."""
+    for name in ("bitsandbytes", "accelerate.accelerator"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_environment(config: TrainConfig) -> None:
+    """Refuse what this machine cannot do before anything is loaded.
+
+    Raises:
+        ModelError: a package or the base is missing; a name like organisation/model may still be one of the hub.
+        ConfigError: more processes than GPUs, or kernels that need a GPU.
+    """
+    base = config.base
+    if base is not None and not (Path(base) / "config.json").exists() and (Path(base).is_dir() or base.count("/") != 1):
+        found = "config.json is missing" if Path(base).is_dir() else "no such folder"
+        raise ModelError(f"{base}: no model folder ({found}); set 'base' to a trained model")
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if not gpus:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # before anything imports DeepSpeed, which would warn
+    quiet()
+    if gpus and config.processes > gpus:
+        raise ConfigError(f"--processes {config.processes}: this machine has {gpus} GPU(s), one process each")
+    for wanted, package, setting in (
+        (config.compute.liger, "liger-kernel", "compute.liger"),
+        (config.lora is not None and config.lora.four_bit, "bitsandbytes", "lora.four_bit"),
+        ("tensorboard" in config.report, "tensorboard", "report: tensorboard"),
+        ("wandb" in config.report, "wandb", "report: wandb"),
+        (config.compute.attention == "flash_attention_2", "flash-attn", "compute.attention: flash_attention_2"),
+    ):
+        if wanted:
+            require(package, setting)
+    if config.compute.liger and not gpus:
+        raise ConfigError("compute.liger: Liger kernels need a GPU; leave it out on a CPU")
+
+
+def require(package: str, setting: str) -> None:
+    """Check that an optional package is there.
+
+    Raises:
+        ModelError: it is not; the message says how to get it.
+    """
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        raise ModelError(f"{setting} needs {package}; `pip install {package}`, or leave the setting out")
+
+
+def model_shape(config: TrainConfig, vocabulary: int) -> Any:
+    """The architecture's settings without any weights.
+
+    Raises:
+        ModelError: the base has none.
+    """
+    from transformers import AutoConfig, LlamaConfig
+
+    if config.scratch is not None:
+        scratch = config.scratch
+        return LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=scratch.hidden_size,
+            intermediate_size=scratch.intermediate_size,
+            num_hidden_layers=scratch.layers,
+            num_attention_heads=scratch.heads,
+            num_key_value_heads=scratch.heads,
+            max_position_embeddings=scratch.max_positions,
+            tie_word_embeddings=True,
+        )
+    try:
+        return AutoConfig.from_pretrained(str(config.base), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{config.base}: no model that can be read ({str(error).splitlines()[0]}); set 'base' to a folder or a name "
+            "on the hub"
+        ) from error

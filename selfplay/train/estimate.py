@@ -1,0 +1,152 @@
+"""What a run would take, before any weight is loaded: parameters, steps, memory of a device.
+
+Memory, in bytes of P parameters, T of them trained, N processes (ZeRO, arXiv:1910.02054, table 1):
+
+    weights      4 P; in bfloat16 2 P where DeepSpeed keeps the float32 copy, or where they are frozen
+    gradients    as wide as the weights they belong to
+    optimiser    8 T (two float32 moments); 12 T with a float32 copy of bfloat16 weights
+    split        optimiser by N from stage 1, gradients from 2, weights from 3; offload moves them to the host
+    activations  what one batch leaves for the backward pass; see `_activations`
+    logits       of supervised positions, at most `selfplay.train.loss.CHUNK` at once, three times in float32
+
+On a CPU the host and the device are the same memory, so offload saves nothing there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from selfplay.train.batches import Batches, Composition
+from selfplay.train.config import TrainConfig
+from selfplay.train.loss import CHUNK
+from selfplay.train.model import weights_dtype
+from selfplay.train.prepare import Gathered
+from selfplay.train.zero import BUCKET
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one process at its largest, libraries left out. `host` is what lies in the host's memory."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+    logits: int
+    buffers: int
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of the device's."""
+        return self.weights + self.gradients + self.optimiser + self.activations + self.logits + self.buffers
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A run in figures."""
+
+    parameters: int
+    trained: int
+    tokens: int
+    supervised: int
+    steps: int
+    batches_per_step: int
+    """On each device."""
+    memory: Memory
+
+
+def estimate(gathered: Gathered) -> Estimate:
+    """Figures of a run; loads no weights."""
+    config = gathered.config
+    parameters, trained = count_parameters(config, gathered.shape, len(gathered.start.tokenizer))
+    lengths = [len(row) for row in gathered.train.input_ids]
+    epochs = max(1, -(-int(config.optim.epochs * 1000) // 1000))
+    composition = Composition(
+        config.optim.batch_tokens, config.processes, config.optim.batch, config.compute.packing, config.optim.seed
+    )
+    batches = Batches(lengths, composition, epochs)
+    accumulate = batches.accumulate * config.optim.accumulate
+    an_epoch = -(-len(batches) // config.processes // accumulate)
+    steps = config.optim.max_steps if config.optim.max_steps > 0 else int(an_epoch * config.optim.epochs)
+    tokens = min(config.optim.batch_tokens, sum(lengths))
+    supervised = round(tokens * gathered.train.supervised / gathered.train.tokens)
+    memory = estimate_memory(config, gathered.shape, parameters, trained, tokens, supervised)
+    return Estimate(parameters, trained, gathered.train.tokens, gathered.train.supervised, steps, accumulate, memory)
+
+
+def count_parameters(config: TrainConfig, shape: Any, vocabulary: int) -> tuple[int, int]:
+    """All parameters, and those that are trained. Counted on a model without weights."""
+    from transformers import AutoModelForCausalLM
+
+    shape = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(vocabulary, shape.vocab_size)})
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
+        model.tie_weights()
+        total = sum(parameter.numel() for parameter in model.parameters())
+        if config.lora is None:
+            return total, total
+        from peft import LoraConfig, get_peft_model
+
+        targets = config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets)
+        adapted: Any = get_peft_model(
+            model, LoraConfig(r=config.lora.rank, target_modules=targets, task_type="CAUSAL_LM")
+        )
+    return total, int(adapted.get_nb_trainable_parameters()[0])
+
+
+def estimate_memory(
+    config: TrainConfig, shape: Any, parameters: int, trained: int, tokens: int, supervised: int
+) -> Memory:
+    """Memory of one process for a batch of so many tokens, of which so many carry loss."""
+    layout, split = config.layout, config.processes
+    wide = 2 if weights_dtype(config) == torch.bfloat16 else 4
+    mixed = wide == 2 and layout.zero > 0
+    frozen = parameters - trained
+    held = frozen * (0.56 if config.lora is not None and config.lora.four_bit else wide) + trained * wide
+    weights = held / (split if layout.zero == 3 else 1)
+    gradients = trained * wide / (split if layout.zero >= 2 else 1)
+    if layout.zero:  # DeepSpeed steps on float32 copies of its share
+        gradients += trained * (4 if mixed or layout.zero < 3 else 0) / split
+    optimiser = trained * (12 if mixed else 8 if not layout.zero else 12) / (split if layout.zero else 1)
+    buffers = min(BUCKET, trained) * wide if layout.zero else (trained * 4 if split > 1 else 0)
+    host = 0.0
+    if layout.offload and torch.cuda.is_available():
+        host, optimiser = optimiser, 0.0
+        if layout.zero == 3:
+            host, weights = host + weights, 2 * held / int(shape.num_hidden_layers)
+    computed = 2 if config.optim.precision == "bfloat16" else 4
+    logits = 3 * 4 * min(supervised * int(shape.vocab_size), CHUNK)
+    return Memory(
+        int(weights),
+        int(gradients),
+        int(optimiser),
+        _activations(config, shape, tokens, computed),
+        logits,
+        int(buffers),
+        int(host),
+    )
+
+
+def _activations(config: TrainConfig, shape: Any, tokens: int, computed: int) -> int:
+    """What the layers of a Llama-like model keep of a batch.
+
+    A layer keeps, per token: its input, both normalised inputs, queries, keys, values, the attention's result, the
+    residual between, and of the gated MLP the gate, its activation, the other half and their product. Norms compute in
+    float32 and keep that. With checkpointing a layer keeps its input alone, and one layer at a time all of it.
+    """
+    hidden, inner, layers = int(shape.hidden_size), int(shape.intermediate_size), int(shape.num_hidden_layers)
+    heads = int(shape.num_attention_heads)
+    size = int(getattr(shape, "head_dim", None) or hidden // heads)
+    keys = int(getattr(shape, "num_key_value_heads", None) or heads) * size
+    residual = 4 if config.layout.zero == 0 or computed == 4 else computed
+    norms = 2 * hidden * (residual + 4 + computed)
+    attention = (2 * heads * size + 2 * keys + 2 * heads * size) * computed + hidden * residual
+    mlp = 4 * inner * computed + hidden * residual
+    layer = norms + attention + mlp
+    if config.compute.gradient_checkpointing:
+        return tokens * (layers * hidden * residual + layer)
+    return tokens * (layers * layer + 4 * hidden * 4)

@@ -1,0 +1,78 @@
+"""Starts the processes of a run on this machine, with torch's launcher, and brings back what went wrong in them."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from uuid import uuid4
+
+from selfplay.errors import SelfplayError
+from selfplay.train.config import TrainConfig
+
+
+def launch_line(config: TrainConfig, folder: Path, checkpoint: str | None = None) -> list[str]:
+    """The command that does by hand what `launch` does; add --nnodes and a rendezvous for more machines."""
+    line = ["torchrun", "--standalone", "--nproc-per-node", str(config.processes), "-m", "selfplay.train.worker"]
+    return [*line, str(folder), *(["--checkpoint", checkpoint] if checkpoint else [])]
+
+
+def launch(config: TrainConfig, folder: Path, checkpoint: str | None) -> None:
+    """Train in processes of their own; the first one prints, the others write to `logs/`.
+
+    Raises:
+        SelfplayError: what the first process to fail said.
+        KeyboardInterrupt: stopped by Ctrl-C; go on with --resume.
+    """
+    import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    from selfplay.train.worker import ERROR
+
+    said = folder / ERROR
+    said.unlink(missing_ok=True)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // config.processes)))
+    failed = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the launcher leaves its log files open
+        try:
+            _run(config.processes, folder / "logs", launch_line(config, folder, checkpoint)[4:])
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            failed = (
+                f"training process {rank} ended with status {failure.exitcode}; its output is above or in {folder}/logs"
+            )
+        except SignalException as error:
+            if error.sigval == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            failed = f"stopped by {error.sigval.name}"
+        gc.collect()
+    if failed:
+        raise SelfplayError(said.read_text(encoding="utf-8") if said.exists() else f"{failed}; go on with --resume")
+
+
+def _run(processes: int, logs: Path, arguments: list[str]) -> None:
+    """Start the processes and wait for all of them."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logs.mkdir(exist_ok=True)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its summary repeats our error
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        run_id=uuid4().hex,
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=dict.fromkeys(range(1, processes), Std.ALL)),
+    )
+    elastic_launch(config, sys.executable)(*arguments)

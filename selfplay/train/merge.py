@@ -1,0 +1,44 @@
+"""Adapters put into their base: a folder that serves without PEFT."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from selfplay.errors import ConfigError, ModelError
+
+
+def merge(adapter: Path, out: Path) -> None:
+    """Write the base with the adapters of a folder added to its weights.
+
+    Raises:
+        ModelError: the folder holds no adapters, or their base cannot be loaded.
+        ConfigError: the output folder already holds a model.
+    """
+    told = adapter / "adapter_config.json"
+    if not told.exists():
+        raise ModelError(f"{adapter}: no adapters (adapter_config.json is missing); name a folder trained with --lora")
+    if (out / "config.json").exists():
+        raise ConfigError(f"{out} already holds a model; choose another --out or remove it first")
+    import torch
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    from selfplay.train.model import load_base
+
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
+    model = load_base(str(json.loads(told.read_text(encoding="utf-8"))["base_model_name_or_path"]), dtype=torch.float32)
+    if len(tokenizer) > int(model.config.vocab_size):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().to(torch.bfloat16)
+    merged.config.use_cache = True
+    if (adapter / "generation_config.json").exists():
+        from transformers import GenerationConfig
+
+        merged.generation_config = GenerationConfig.from_pretrained(adapter)
+    merged.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    for name in ("training.json", "loss.png"):
+        if (adapter / name).exists():
+            shutil.copy(adapter / name, out / name)

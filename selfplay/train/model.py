@@ -1,0 +1,115 @@
+"""The model a run starts from: loaded or random, its vocabulary fitted to the tokenizer, adapters put on."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from selfplay.errors import ModelError
+from selfplay.train.config import Lora, TrainConfig
+from selfplay.train.environment import require
+from selfplay.train.scratch import random_model
+
+
+def start_model(config: TrainConfig, tokenizer: Any, new_tokens: list[int]) -> Any:
+    """The model of a recipe, ready for the trainer.
+
+    Args:
+        new_tokens: ids of the tokenizer that the base has never seen.
+
+    Raises:
+        ModelError: there is no such model, or what the recipe asks for is not installed.
+    """
+    if config.scratch is not None:
+        model: Any = random_model(config.scratch, tokenizer, config.optim.seed)
+    else:
+        model = _loaded(config)
+    if len(tokenizer) > int(model.config.vocab_size):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+    if config.lora is not None:
+        torch.manual_seed(config.optim.seed)  # the same adapters however the model lies on devices
+        model = _adapted(model, config.lora, new_tokens)
+    if config.compute.compile:
+        compile_layers(model)
+    return model
+
+
+def load_base(name: str, **options: Any) -> Any:
+    """A causal language model from a folder or the hub; never runs code that came with it.
+
+    Raises:
+        ModelError: not there, or not readable.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, trust_remote_code=False, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name}: no model that can be loaded ({str(error).splitlines()[0]})") from error
+
+
+def _loaded(config: TrainConfig) -> Any:
+    options: dict[str, Any] = {"dtype": weights_dtype(config), "attn_implementation": attention(config)}
+    if config.lora is not None and config.lora.four_bit:
+        from transformers import BitsAndBytesConfig
+
+        require("bitsandbytes", "lora.four_bit")
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if config.optim.precision == "bfloat16" else torch.float32,
+        )
+    return load_base(str(config.base), **options)
+
+
+def weights_dtype(config: TrainConfig) -> torch.dtype:
+    """What the weights are held in. Frozen ones need no more than they compute in; DeepSpeed keeps its own copy."""
+    frozen = config.lora is not None or config.layout.zero > 0
+    return torch.bfloat16 if frozen and config.optim.precision == "bfloat16" else torch.float32
+
+
+def attention(config: TrainConfig) -> str:
+    """The implementation of attention; packed rows are fastest where FlashAttention keeps them apart."""
+    if config.compute.attention != "auto":
+        return config.compute.attention
+    flash = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash and config.optim.precision == "bfloat16" else "sdpa"
+
+
+def _adapted(model: Any, lora: Lora, new_tokens: list[int]) -> Any:
+    """Adapters on every target, and the embeddings of new tokens trained with them."""
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if lora.four_bit:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    # Without its row in the head a new token could be read and never said.
+    trained = dict.fromkeys(_vocabulary_modules(model), new_tokens) if new_tokens else None
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+            trainable_token_indices=trained,
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _vocabulary_modules(model: Any) -> list[str]:
+    """Names of the embedding and, where it is not the same matrix, of the head."""
+    wanted = [model.get_input_embeddings()]
+    if not model.config.tie_word_embeddings:
+        wanted.append(model.get_output_embeddings())
+    return [str(name).rsplit(".", 1)[-1] for name, module in model.named_modules() if any(module is w for w in wanted)]
+
+
+def compile_layers(model: Any) -> None:
+    """torch.compile every layer for itself: one graph serves them all, and lengths stay free."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleList):
+            for layer in module:
+                layer.compile(dynamic=True)

@@ -1,0 +1,138 @@
+"""Everything that comes before a model: data, tokenizer, template, token rows. Wrong input ends here, in seconds.
+
+`gather` looks and decides; `write` puts what every process of the run reads into `checkpoints/`:
+
+    prepared.json   recipe, data fingerprint, counts
+    tokenizer/      with the trained role's template
+    train/ held_out/   token rows (Arrow, read without loading them)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from selfplay.chat.conversation import Conversation
+from selfplay.data.loading import Loaded
+from selfplay.data.mixing import load_mixture
+from selfplay.train.config import TrainConfig
+from selfplay.train.environment import model_shape
+from selfplay.train.examples import Examples, as_seen_by, build_examples
+from selfplay.train.start import Start, start_tokenizer
+
+_PREPARED = "prepared.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A run's data as token rows, and where it starts from."""
+
+    config: TrainConfig
+    start: Start
+    shape: Any
+    """The architecture's settings."""
+    train: Examples
+    held_out: Examples
+    conversations: int
+    fingerprint: str
+    limit: int
+    """Tokens a conversation is cut at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a process of the run reads."""
+
+    config: TrainConfig
+    tokenizer: Any
+    train: Any
+    """Dataset with columns id, input_ids and labels."""
+    held_out: Any
+    facts: dict[str, Any]
+
+
+def gather(config: TrainConfig, say: Callable[[str], None]) -> Gathered:
+    """Load, check and tokenise.
+
+    Raises:
+        DataError, ModelError, EmptyLossMask: what cannot be trained.
+    """
+    data = config.data
+    mixture = load_mixture(data.datasets, held_out=data.held_out, seed=config.optim.seed, strict=data.strict)
+    _report(mixture.loaded, say)
+    conversations = [as_seen_by(config.role, conversation) for conversation in mixture.train]
+    held_out = [as_seen_by(config.role, conversation) for conversation in mixture.held_out]
+    start = start_tokenizer(config, conversations)
+    shape = model_shape(config, len(start.tokenizer))
+    limit = min(data.max_tokens, getattr(shape, "max_position_embeddings", None) or data.max_tokens)
+    examples = build_examples(conversations, start.renderer, limit, start.family)
+    evaluated = build_examples(held_out[:: _stride(held_out, config)], start.renderer, limit, start.family)
+    for reason, count in examples.skipped.most_common():
+        say(f"skipped {count} conversations: {reason}")
+    say(
+        f"{len(held_out)} conversations held out, {len(conversations)} to train on: "
+        f"{len(examples.input_ids)} conversations, {examples.tokens:,} tokens, {examples.supervised:,} supervised "
+        f"({config.role}), {examples.cut} cut at {limit} tokens"
+    )
+    return Gathered(config, start, shape, examples, evaluated, len(conversations), fingerprint(conversations), limit)
+
+
+def write(gathered: Gathered, folder: Path) -> None:
+    """Leave what the processes of the run read."""
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, examples in (("train", gathered.train), ("held_out", gathered.held_out)):
+        Dataset.from_dict(examples.columns()).save_to_disk(folder / name)
+    gathered.start.tokenizer.save_pretrained(folder / "tokenizer")
+    facts = {
+        "recipe": gathered.config.model_dump(mode="json"),
+        "data_fingerprint": gathered.fingerprint,
+        "conversations": gathered.conversations,
+        "supervised": gathered.train.supervised,
+        "template": gathered.start.family.name if gathered.start.family else gathered.config.template,
+        "new_tokens": gathered.start.new_tokens,
+        "limit": gathered.limit,
+    }
+    (folder / _PREPARED).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Prepared:
+    """What `write` left."""
+    from datasets import load_from_disk
+    from transformers import AutoTokenizer
+
+    facts = json.loads((folder / _PREPARED).read_text(encoding="utf-8"))
+    return Prepared(
+        TrainConfig.model_validate(facts["recipe"]),
+        AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        load_from_disk(folder / "train"),
+        load_from_disk(folder / "held_out"),
+        facts,
+    )
+
+
+def fingerprint(conversations: list[Conversation]) -> str:
+    """A hash of ids and texts in order: the same data gives the same value."""
+    digest = blake2b(digest_size=16)
+    for conversation in conversations:
+        learned = (conversation.id, conversation.complete, conversation.context)
+        digest.update("\x1d".join(map(str, learned)).encode())
+        for turn in conversation.turns:
+            digest.update(f"\x1e{turn.role}\x1f{turn.content}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _stride(held_out: list[Conversation], config: TrainConfig) -> int:
+    """Take every n-th held-out conversation, so that each dataset is in the followed loss."""
+    return max(1, len(held_out) // config.data.eval_conversations)
+
+
+def _report(loaded: Loaded, say: Callable[[str], None]) -> None:
+    for reason, count in loaded.refused.counts.most_common():
+        say(f"skipped {count} rows: {reason} (first: {loaded.refused.examples[reason]})")

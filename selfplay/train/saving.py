@@ -1,0 +1,125 @@
+"""What a run leaves: a model folder that Transformers, vLLM and PEFT load as it is.
+
+safetensors (bfloat16), or adapters; tokenizer with the role's chat template; a generation config that stops at the
+role's end tokens; `training.json` (recipe, data, lineage, losses), `deepspeed.json` where there was one, `loss.png`,
+README.md.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from selfplay.chat.models import content_hash
+from selfplay.chat.rendering import ChatRenderer
+from selfplay.train.card import model_card
+from selfplay.train.config import TrainConfig
+from selfplay.train.prepare import Prepared
+from selfplay.train.zero import deepspeed_config
+
+
+def save_model(prepared: Prepared, trainer: Any, eval_loss: float, folder: Path) -> None:
+    """Write the model folder; every process calls this, the first one writes.
+
+    The files are written beside the checkpoints and moved, the configuration last: a folder with one is whole.
+    """
+    import torch
+
+    config, tokenizer = prepared.config, prepared.tokenizer
+    wrapped = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
+    weights = trainer.accelerator.get_state_dict(wrapped)  # ZeRO-3: gathered from all processes
+    if not trainer.accelerator.is_main_process:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    weights = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in weights.items()}
+    written = folder / "model"
+    written.mkdir(exist_ok=True)
+    model.config.use_cache = True  # off while training
+    model.generation_config = _stopping_at(ChatRenderer(tokenizer), config, tokenizer)
+    if config.lora is None:
+        _save_whole(model, weights, written)
+    else:
+        model.save_pretrained(written, state_dict=weights, save_embedding_layers=False)
+        model.generation_config.save_pretrained(written)
+    tokenizer.save_pretrained(written)
+    _write_records(prepared, trainer, eval_loss, written)
+    out = Path(config.out)
+    for file in sorted(written.iterdir(), key=lambda path: path.name in ("config.json", "adapter_config.json")):
+        file.replace(out / file.name)
+
+
+def _save_whole(model: Any, weights: dict[str, Any], out: Path) -> None:
+    """Full weights. An embedding that is also the head is written once, as Transformers expects it."""
+    if model.config.tie_word_embeddings:
+        weights = {name: tensor for name, tensor in weights.items() if name not in (model._tied_weights_keys or ())}
+    model.config.dtype = "bfloat16"
+    model.save_pretrained(out, state_dict=weights)
+
+
+def _stopping_at(renderer: ChatRenderer, config: TrainConfig, tokenizer: Any) -> Any:
+    from transformers import GenerationConfig
+
+    stops = [renderer.end_of_turn_id]
+    if config.role != "assistant" and renderer.end_of_conversation_id is not None:
+        stops.append(renderer.end_of_conversation_id)
+    drawn = config.generation.temperature > 0
+    sampling = {"temperature": config.generation.temperature, "top_p": config.generation.top_p} if drawn else {}
+    return GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, do_sample=drawn, **sampling)
+
+
+def _write_records(prepared: Prepared, trainer: Any, eval_loss: float, out: Path) -> None:
+    config = prepared.config
+    history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
+    record = {
+        "recipe": config.model_dump(mode="json"),
+        "template": prepared.facts["template"],
+        "data_fingerprint": prepared.facts["data_fingerprint"],
+        "conversations": prepared.facts["conversations"],
+        "supervised_tokens": prepared.facts["supervised"],
+        "lineage": lineage(config),
+        "steps": trainer.state.global_step,
+        "eval_loss": eval_loss,
+        "log": history,
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    deepspeed = deepspeed_config(config, trainer.args.gradient_accumulation_steps)
+    if deepspeed is not None:
+        (out / "deepspeed.json").write_text(json.dumps(deepspeed, indent=1) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(model_card(record), encoding="utf-8")
+    plot_losses(history, out / "loss.png")
+
+
+def lineage(config: TrainConfig) -> list[dict[str, Any]]:
+    """The models this one comes from, the nearest first."""
+    if config.base is None:
+        return []
+    folder = Path(config.base)
+    if not folder.is_dir():
+        return [{"model": config.base}]
+    parent: dict[str, Any] = {"model": str(folder), "content_hash": content_hash(folder)}
+    told = folder / "training.json"
+    if not told.exists():
+        return [parent]
+    record = json.loads(told.read_text(encoding="utf-8"))
+    parent |= {"role": record["recipe"]["role"], "data_fingerprint": record.get("data_fingerprint")}
+    return [parent, *record.get("lineage", [])]
+
+
+def plot_losses(history: list[dict[str, float]], path: Path) -> None:
+    """Training and held-out loss over steps, as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for key, label, style in (("loss", "train", "-"), ("eval_loss", "held out", "o-")):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
+    axes.set(xlabel="optimiser step", ylabel="loss (nats per supervised token)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,184 @@
+"""The tokenizer and the template a run starts from, proved fit for training before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfplay.chat.conversation import Conversation, Role, TrainedRole, conversation_from_pairs
+from selfplay.chat.families import END_OF_CONVERSATION, FAMILIES, Family, family
+from selfplay.chat.rendering import ChatRenderer
+from selfplay.errors import EmptyLossMask, ModelError
+from selfplay.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What comes before the model.
+
+    Attributes:
+        renderer: tokenizer and template of the trained role.
+        family: None for a template file.
+        new_tokens: ids that the base has never seen.
+    """
+
+    tokenizer: Any
+    renderer: ChatRenderer
+    family: Family | None
+    new_tokens: list[int]
+
+
+def start_tokenizer(config: TrainConfig, conversations: Sequence[Conversation]) -> Start:
+    """Tokenizer and template of a recipe.
+
+    Raises:
+        ModelError: no usable tokenizer, one that lacks tokens of the template, or a template that cannot be trained.
+    """
+    if config.scratch is not None:
+        from selfplay.train.scratch import train_tokenizer
+
+        chosen = family(config.template or "nano")
+        texts = (turn.content for conversation in conversations for turn in conversation.turns)
+        return _finish(config, train_tokenizer(texts, config.scratch, chosen), chosen)
+    tokenizer = load_tokenizer(str(config.base))
+    if config.template is not None and config.template.endswith(".jinja"):
+        return _finish(config, tokenizer, None)
+    return _finish(config, tokenizer, family(config.template) if config.template else recognise(tokenizer))
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a folder or of the hub.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{name}: no tokenizer that can be read ({str(error).splitlines()[0]})") from error
+
+
+def recognise(tokenizer: Any) -> Family:
+    """The family whose text the tokenizer's own template gives; ChatML where it has none.
+
+    Raises:
+        ModelError: it has one that is no family's.
+    """
+    own = tokenizer.chat_template
+    if own is None:
+        return family("chatml")
+    for known in FAMILIES.values():
+        if any(own == known.template(role) for role in (None, "user", "assistant", "all")):
+            return known
+    found = _texts(tokenizer, own, single_turn=False)
+    for known in FAMILIES.values():
+        if found is not None and found == _texts(tokenizer, known.template(), single_turn=False):
+            return known
+    raise ModelError(
+        f"{tokenizer.name_or_path}: its own chat template is that of no family here; name the one to train with "
+        f"(template: {', '.join(FAMILIES)}, or a .jinja file with generation tags)"
+    )
+
+
+def _texts(tokenizer: Any, template: str, *, single_turn: bool) -> list[str] | None:
+    """What a template makes of the probes, or None where it refuses them."""
+    from jinja2 import TemplateError
+
+    try:
+        return [
+            str(tokenizer.apply_chat_template(probe.messages(), chat_template=template, tokenize=False))
+            for probe in probes("assistant", single_turn)
+        ]
+    except (TemplateError, TypeError):
+        return None
+
+
+def probes(role: TrainedRole, single_turn: bool) -> Iterator[Conversation]:
+    """Conversations a template is tried on."""
+    rounds = 1 if single_turn else 3
+    pairs: list[tuple[Role, str]] = []
+    for n in range(rounds):
+        pairs += [("user", f"Question {n}?"), ("assistant", f"Answer {n}.")]
+    yield conversation_from_pairs("without system turn", pairs)
+    if role != "user" and not single_turn:
+        yield conversation_from_pairs("with system turn", [("system", "Be brief."), *pairs])
+
+
+def prove(renderer: ChatRenderer, role: TrainedRole, single_turn: bool = False) -> None:
+    """Check a template for what training relies on.
+
+    Raises:
+        EmptyLossMask: nothing would be trained.
+        ModelError: it opens another role's turn, changes what came before, or trains turns without their end.
+    """
+    if not renderer.has_generation_tags:
+        raise EmptyLossMask(
+            "the chat template has no {% generation %} tags, so no token would be trained; "
+            "use a template family of this package or add the tags around the trained role's turns"
+        )
+    if role != "all" and not renderer.opens(role):
+        raise ModelError(f"the chat template's generation prompt does not open a {role} turn; nobody could sample one")
+    ends = {renderer.end_of_turn_id, renderer.end_of_conversation_id}
+    for probe in probes(role, single_turn):
+        whole = renderer.render(probe)
+        for count in range(1, len(probe.turns)):
+            part = renderer.render(Conversation(probe.id, probe.turns[:count], complete=False))
+            if whole.input_ids[: len(part.input_ids)] != part.input_ids:
+                raise ModelError(
+                    f"the chat template is not prefix-preserving: {probe.id}, appending turn {count + 1} changes the "
+                    "tokens before it, so histories could not be extended; use a template family of this package"
+                )
+        for at, on in enumerate(whole.loss_mask):
+            following = whole.loss_mask[at + 1] if at + 1 < len(whole.loss_mask) else 0
+            if on and not following and whole.input_ids[at] not in ends:
+                last = renderer.tokenizer.convert_ids_to_tokens(whole.input_ids[at])
+                raise ModelError(
+                    f"the chat template trains turns that end with {last!r}, not with the end token "
+                    f"{renderer.tokenizer.eos_token!r}: the model would never learn to stop; put it inside the tags"
+                )
+
+
+def _finish(config: TrainConfig, tokenizer: Any, chosen: Family | None) -> Start:
+    before = len(tokenizer)
+    if chosen is None:
+        template = _template_file(str(config.template))
+    else:
+        _require(tokenizer, chosen, config)
+        _add(tokenizer, chosen.adds)
+        tokenizer.eos_token = chosen.end_of_turn
+        template = chosen.template(config.role)
+    _add(tokenizer, [END_OF_CONVERSATION] if config.role != "assistant" else [])
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    tokenizer.chat_template = template
+    renderer = ChatRenderer(tokenizer, template)
+    prove(renderer, config.role, chosen is not None and chosen.single_turn)
+    return Start(tokenizer, renderer, chosen, [] if config.scratch else list(range(before, len(tokenizer))))
+
+
+def _require(tokenizer: Any, chosen: Family, config: TrainConfig) -> None:
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in chosen.needs if token not in vocabulary]
+    if missing:
+        raise ModelError(
+            f"{config.base}: the tokenizer lacks {', '.join(missing)}, which template {chosen.name!r} needs; "
+            "choose the template family the base was trained with"
+        )
+
+
+def _add(tokenizer: Any, tokens: Sequence[str]) -> None:
+    """Add control tokens that are not there yet, and make those that are there control tokens."""
+    plain = [token for token in tokens if token not in tokenizer.all_special_tokens]
+    if plain:
+        tokenizer.add_special_tokens({"additional_special_tokens": plain}, replace_extra_special_tokens=False)
+
+
+def _template_file(name: str) -> str:
+    try:
+        return Path(name).read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{name}: no template that can be read ({error})") from error

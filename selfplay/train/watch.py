@@ -1,0 +1,142 @@
+"""What a person at the terminal wants to know of a training run: how it goes, and what to do when it breaks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from selfplay.errors import SelfplayError
+from selfplay.train.config import TrainConfig
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Prints a line a log step, and stops a run whose loss is no number."""
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        """Print with `say`; None: watch in silence."""
+        self._say = say
+        self._since: list[tuple[list[str], torch.Tensor]] = []
+        self._tokens = 0
+        self._began = time.monotonic()
+        self._start = 0
+        self._logged = self._began
+
+    def saw(self, ids: list[str], tokens: int, loss: torch.Tensor, supervised: int) -> None:
+        """A batch with its summed loss. Nothing is read from the device before the next log."""
+        self._since.append((ids, loss))
+        self._tokens += tokens
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock."""
+        self._began = self._logged = time.monotonic()
+        self._start = state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at every loss since the last log, then print."""
+        found = logs or {}
+        if "loss" in found:
+            self._stop_if_broken(args, state, found)
+            now = time.monotonic()
+            rate, self._logged = self._tokens * args.world_size / max(now - self._logged, 1e-9), now
+            self._since, self._tokens = [], 0
+            left = (now - self._began) / max(1, state.global_step - self._start) * (state.max_steps - state.global_step)
+            self._print(
+                state,
+                f"loss {found['loss']:.4f} · {rate:,.0f} tokens/s · learning rate {found['learning_rate']:.1e} · "
+                f"{timedelta(seconds=round(left))} left",
+            )
+        elif "eval_loss" in found:
+            self._print(state, f"held-out loss {found['eval_loss']:.4f}")
+            self._logged = time.monotonic()
+
+    def _print(self, state: TrainerState, line: str) -> None:
+        if self._say is not None and state.is_world_process_zero:
+            width = len(str(state.max_steps))
+            self._say(f"step {state.global_step:>{width}}/{state.max_steps}  {line}")
+
+    def _stop_if_broken(self, args: TrainingArguments, state: TrainerState, logs: dict[str, float]) -> None:
+        broken = next((n for n, (_, loss) in enumerate(self._since) if not math.isfinite(float(loss))), None)
+        if broken is None and math.isfinite(logs["loss"]):
+            return
+        at = len(self._since) - 1 if broken is None else broken
+        first = max(0, state.global_step - len(self._since) // args.gradient_accumulation_steps)
+        step = first + at // args.gradient_accumulation_steps + 1
+        ids = self._since[at][0] if broken is not None else []
+        good = last_good_checkpoint(Path(args.output_dir))
+        raise SelfplayError(
+            f"loss is {logs['loss'] if broken is None else float(self._since[at][1])} at step {step} of "
+            f"{state.max_steps}, in {_some(ids)}. Last good checkpoint: {good or 'none yet'}. "
+            "Lower optim.learning_rate or look at these conversations with `selfplay train inspect`, and start anew"
+            + (f" with --base {good}" if good and (good / "config.json").exists() else "")
+        )
+
+
+def last_good_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint all of whose weights are numbers."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    return next((path for path in found if _finite(path)), None)
+
+
+def _finite(checkpoint: Path) -> bool:
+    files = list(checkpoint.glob("*.safetensors"))
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            if not all(bool(tensors.get_tensor(name).isfinite().all()) for name in tensors.keys()):  # noqa: SIM118
+                return False
+    return bool(files)
+
+
+def _some(ids: list[str]) -> str:
+    if not ids:
+        return "a batch of another process"
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return f"the batch of conversations {', '.join(ids[:5])}{more}"
+
+
+@contextmanager
+def memory_advice(config: TrainConfig) -> Iterator[None]:
+    """Turns running out of memory into what can be done about it, best first.
+
+    Raises:
+        SelfplayError: memory ran out inside.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise SelfplayError(_advice(config)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
+            raise
+        raise SelfplayError(_advice(config)) from error
+
+
+def _advice(config: TrainConfig) -> str:
+    layout, optim = config.layout, config.optim
+    halved = max(64, optim.batch_tokens // 2)
+    knobs = [
+        (optim.batch_tokens > config.data.max_tokens, f"optim.batch_tokens {halved} (now {optim.batch_tokens})"),
+        (not config.compute.gradient_checkpointing, "compute.gradient_checkpointing true"),
+        (layout.zero < 3 and config.processes > 1, f"--zero {max(2, layout.zero + 1)} (now {layout.zero})"),
+        (not layout.offload, f"--zero {max(2, layout.zero)} --offload"),
+        (config.lora is None and config.scratch is None, "--lora"),
+        (config.lora is not None and not config.lora.four_bit, "lora.four_bit true"),
+        (True, f"data.max_tokens below {config.data.max_tokens}"),
+    ]
+    helps = [f"{n}. {knob}" for n, knob in enumerate((knob for open_, knob in knobs if open_), 1)]
+    return "out of memory; what helps, in this order: " + "; ".join(helps)

@@ -1,0 +1,140 @@
+"""The work of one process: model and trainer from what was prepared, training, saving."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback
+from transformers.utils import logging as transformers_logging
+from trl import SFTConfig
+
+from selfplay.train.batches import Batches, Composition
+from selfplay.train.config import TrainConfig
+from selfplay.train.memory import keep_freed_memory
+from selfplay.train.model import start_model
+from selfplay.train.prepare import Prepared
+from selfplay.train.saving import save_model
+from selfplay.train.trainer import RoleTrainer, lengths_of
+from selfplay.train.watch import Watch, memory_advice
+from selfplay.train.zero import deepspeed_config
+
+
+def work(prepared: Prepared, folder: Path, checkpoint: str | None, say: Callable[[str], None]) -> None:
+    """Train, evaluate, save.
+
+    Raises:
+        SelfplayError: the model cannot be loaded, the loss is no number, or memory is out.
+    """
+    config = prepared.config
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # what it aligns and how it resizes is what was asked for
+    warnings.filterwarnings("ignore", message=".*save_embedding_layers.*")  # so are the checkpoints of adapters
+    with memory_advice(config):
+        trainer = make_trainer(prepared, folder, say)
+        if trainer.args.use_cpu:
+            keep_freed_memory()
+        trainer.train(resume_from_checkpoint=checkpoint)
+        loss = _final_loss(trainer)
+        save_model(prepared, trainer, loss, folder)
+
+
+def _final_loss(trainer: RoleTrainer) -> float:
+    """The held-out loss of the weights that are saved; the last step's, unless better ones were brought back."""
+    last = trainer.state.log_history[-2:]
+    known = [
+        entry["eval_loss"] for entry in last if entry.get("step") == trainer.state.global_step and "eval_loss" in entry
+    ]
+    best = trainer.args.load_best_model_at_end
+    return float(known[-1]) if known and not best else float(trainer.evaluate()["eval_loss"])
+
+
+def make_trainer(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> RoleTrainer:
+    """The trainer of a run, its model loaded."""
+    config = prepared.config
+    epochs = -(-int(config.optim.epochs * 1000) // 1000)
+    composition = Composition(
+        config.optim.batch_tokens, config.processes, config.optim.batch, config.compute.packing, config.optim.seed
+    )
+    batches = Batches(lengths_of(prepared.train), composition, epochs)
+    # The settings come first: with ZeRO-3 they decide how the model is loaded.
+    arguments = training_arguments(config, folder, batches.accumulate * config.optim.accumulate)
+    model = start_model(config, prepared.tokenizer, prepared.facts["new_tokens"])
+    return RoleTrainer(
+        model=model,
+        args=arguments,
+        batches=batches,
+        evaluation=Composition(config.optim.batch_tokens, config.processes, packed=config.compute.packing),
+        watch=Watch(say),
+        train_dataset=prepared.train,
+        eval_dataset=prepared.held_out,
+        processing_class=prepared.tokenizer,
+        callbacks=[EarlyStoppingCallback(config.optim.patience)] if config.optim.patience else [],
+        optimizer_cls_and_kwargs=_host_optimizer(config) if config.layout.offload else None,
+    )
+
+
+def _host_optimizer(config: TrainConfig) -> tuple[Any, dict[str, Any]]:
+    """DeepSpeed's AdamW for states in the host's memory, several times as fast there as torch's."""
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    optim = config.optim
+    return DeepSpeedCPUAdam, {"lr": optim.learning_rate, "betas": (0.9, optim.beta2), "adamw_mode": True}
+
+
+def training_arguments(config: TrainConfig, folder: Path, accumulate: int) -> SFTConfig:
+    """The recipe in Transformers' words."""
+    optim = config.optim
+    if "tensorboard" in config.report:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.out) / "tensorboard"))
+    return SFTConfig(
+        output_dir=str(folder),
+        per_device_train_batch_size=1,
+        per_device_eval_batch_size=1,
+        gradient_accumulation_steps=accumulate,
+        num_train_epochs=optim.epochs,
+        max_steps=optim.max_steps,
+        learning_rate=optim.learning_rate,
+        **_schedule(config),
+        warmup_steps=optim.warmup_steps,
+        weight_decay=optim.weight_decay,
+        adam_beta2=optim.beta2,
+        max_grad_norm=optim.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=optim.precision == "bfloat16",
+        seed=optim.seed,
+        logging_steps=config.log_steps,
+        logging_nan_inf_filter=False,  # otherwise a NaN loss is logged as the average before it
+        eval_strategy="steps",
+        eval_steps=config.eval_steps,
+        save_steps=config.eval_steps if optim.patience else config.save_steps,
+        save_total_limit=2,
+        load_best_model_at_end=optim.patience is not None,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        gradient_checkpointing=config.compute.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        use_liger_kernel=config.compute.liger,
+        use_cpu=not torch.cuda.is_available(),
+        deepspeed=deepspeed_config(config, accumulate),
+        accelerator_config={"even_batches": False},
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        report_to=list(config.report) or "none",
+        disable_tqdm=True,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _schedule(config: TrainConfig) -> dict[str, Any]:
+    if config.optim.schedule == "cosine":
+        return {
+            "lr_scheduler_type": "cosine_with_min_lr",
+            "lr_scheduler_kwargs": {"min_lr_rate": config.optim.min_lr_ratio},
+        }
+    return {"lr_scheduler_type": {"linear": "linear", "constant": "constant_with_warmup"}[config.optim.schedule]}
