@@ -74,8 +74,9 @@ def inspect(
     role: Annotated[Literal["user", "assistant", "all"], typer.Option(help="Whose tokens carry loss.")] = "user",
     base: Annotated[str, typer.Option(help="Model whose tokenizer to use.")] = "nano",
     number: Annotated[int, typer.Option(help="Which conversation of the file.")] = 1,
+    id: Annotated[str | None, typer.Option(help="The conversation with this id.")] = None,
 ) -> None:
     """Show a conversation's tokens, the supervised ones coloured."""
     from selfplay import app, console_train
 
-    console_train.print_tokens(app.inspect(source, template, role, base, number))
+    console_train.print_tokens(app.inspect(source, template, role, base, number, id))

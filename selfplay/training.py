@@ -111,7 +111,14 @@ class Shown:
     tokens: list[tuple[str, bool]]
 
 
-def inspect(source: str, template: str, role: TrainedRole, base: str = EMBEDDED, number: int = 1) -> Shown:
+def inspect(
+    source: str,
+    template: str,
+    role: TrainedRole,
+    base: str = EMBEDDED,
+    number: int = 1,
+    id: str | None = None,
+) -> Shown:
     """The tokens of one conversation of a dataset or file, the supervised ones marked.
 
     The embedded tokenizer, the default, is lent the control tokens of the family.
@@ -129,9 +136,13 @@ def inspect(source: str, template: str, role: TrainedRole, base: str = EMBEDDED,
     if number < 1:
         raise ConfigError(f"--number {number}: conversations are counted from 1")
     loaded = Loaded()
-    conversation = next(islice(stream(locate(source), loaded), number - 1, None), None)
+    found = (item for item in stream(locate(source), loaded) if id in (None, item.id))
+    conversation = next(islice(found, number - 1, None), None)
     if conversation is None:
-        raise DataError(f"{source}: no conversation number {number}; {loaded.rows} rows, {loaded.refused.summary()}")
+        wanted = f"number {number}" if id is None else f"with id {id!r}"
+        raise DataError(
+            f"{source}: no conversation {wanted}; {loaded.rows} rows, {loaded.refused.summary() or 'all used'}"
+        )
     conversation = as_seen_by(role, conversation)
     if known.single_turn and len(conversation.turns) > 2:
         raise ConfigError(f"template {known.name} takes one user turn and one answer; {conversation.id} has more")

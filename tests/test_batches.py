@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.train.batches import Batches, Composition, tokens_of
+from selfplay.train.batches import Batches, Composition, plan_batches, tokens_of
+from selfplay.train.config import TrainConfig
 
 LENGTHS = [10 + (n * 7919) % 300 for n in range(1000)]
 
@@ -47,6 +48,19 @@ def test_a_step_is_the_conversations_the_recipe_names_over_all_processes(process
     assert len(found) % processes == 0
     assert rows_of(found) == list(range(1000))
     assert batches.accumulate <= 1.4 * sum(LENGTHS) / 1000 * 128 / 2048 / processes + 2
+
+
+def test_a_run_as_long_as_its_steps_keeps_to_its_batches():
+    values = {"role": "user", "base": "x", "data": {"datasets": ["sample"]}, "out": "o", "compute": {"packing": True}}
+    config = TrainConfig.model_validate({**values, "optim": {"max_steps": 200, "batch_tokens": 2048}})
+    batches, steps = plan_batches(config, LENGTHS)
+    assert steps == 200
+    for epoch in range(-(-200 // len(batches))):
+        batches.set_epoch(epoch)
+        assert len(list(batches)) == len(batches)
+    config = TrainConfig.model_validate({**values, "optim": {"epochs": 1.5, "batch_tokens": 2048}})
+    batches, steps = plan_batches(config, LENGTHS)
+    assert steps == -(-len(batches) * 3 // 2)
 
 
 @settings(max_examples=150, deadline=None)

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.training
 RECIPE = {
     "role": "user",
     "data": {"datasets": ["sample"], "held_out": 0.1, "max_tokens": 512},
-    "optim": {"max_steps": 12, "batch": 8, "batch_tokens": 2048, "learning_rate": 5e-3, "warmup_steps": 2},
-    "processes": 2,
+    "optim": {"max_steps": 12, "batch": 16, "batch_tokens": 1024, "learning_rate": 5e-3, "warmup_steps": 2},
+    "processes": 2,  # 105 rows: 7 steps an epoch, the last of 9 rows, of which two processes see one twice
     "log_steps": 1,
     "eval_steps": 12,
     "save_steps": 2,
@@ -68,28 +68,28 @@ def zero2(base, tmp_path_factory):
 
 
 def test_two_processes_with_zero_2_learn_what_one_learns(alone, zero2):
-    assert losses(zero2) == pytest.approx(losses(alone), abs=1e-4)
+    assert losses(zero2)[:6] == pytest.approx(losses(alone)[:6], abs=1e-4)
     assert json.loads((zero2 / "deepspeed.json").read_text())["zero_optimization"]["stage"] == 2
 
 
-def test_zero_3_with_offload_ends_in_one_folder_with_tied_embeddings(base, alone, tmp_path):
+def test_zero_3_with_offload_ends_in_one_folder_with_tied_embeddings(base, zero2, tmp_path):
     import torch
     from safetensors import safe_open
     from transformers import AutoModelForCausalLM
 
     out = tmp_path / "zero3"
     train(recipe(base, out, zero=3, offload=True), say=silent)
-    assert losses(out) == pytest.approx(losses(alone), abs=1e-3)
+    assert losses(out) == pytest.approx(losses(zero2), abs=1e-4)
     with safe_open(out / "model.safetensors", framework="pt") as tensors:
         assert "model.embed_tokens.weight" in tensors.keys()  # noqa: SIM118
         assert "lm_head.weight" not in tensors.keys()  # noqa: SIM118
-    model, one = AutoModelForCausalLM.from_pretrained(out), AutoModelForCausalLM.from_pretrained(alone)
+    model, one = AutoModelForCausalLM.from_pretrained(out), AutoModelForCausalLM.from_pretrained(zero2)
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
     for ours, theirs in zip(model.parameters(), one.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.05)
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-2)
 
 
-def test_a_killed_run_of_two_processes_resumes_to_the_same_losses(base, zero2, tmp_path):
+def test_a_run_of_two_processes_killed_in_its_second_epoch_resumes_to_the_same_losses(base, zero2, tmp_path):
     out = tmp_path / "killed"
     file = tmp_path / "recipe.yaml"
     config = recipe(base, out, zero=2)
@@ -97,7 +97,7 @@ def test_a_killed_run_of_two_processes_resumes_to_the_same_losses(base, zero2, t
     command = [sys.executable, "-m", "selfplay.cli", "train", "simulator", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not (out / "checkpoints/checkpoint-2/trainer_state.json").exists() and time.monotonic() < deadline:
+    while not (out / "checkpoints/checkpoint-8/trainer_state.json").exists() and time.monotonic() < deadline:
         assert process.poll() is None, "training ended before it could be killed"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -106,6 +106,7 @@ def test_a_killed_run_of_two_processes_resumes_to_the_same_losses(base, zero2, t
     while _workers(out):  # killed with the one that launched them
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    (out / "checkpoints/checkpoint-999").mkdir()  # as if the kill had come while one was written
     train(config, resume=True, say=silent)
     assert losses(out) == pytest.approx(losses(zero2), abs=1e-5)
     assert len(losses(out)) == 12

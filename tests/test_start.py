@@ -97,6 +97,8 @@ def test_a_tokenizer_that_lacks_the_end_token_is_refused(plain_base):
             ModelError,
             "not with the end token '</s>'",
         ),
+        ("{% for m in messages %}", EmptyLossMask, "no {% generation %}"),
+        (GOOD + "{% if %}", ModelError, "does not render"),
     ],
 )
 def test_templates_that_cannot_be_trained_are_refused(vicuna_base, tmp_path, template, error, message):

@@ -220,11 +220,16 @@ def test_the_generation_prompt_is_the_beginning_of_the_trained_roles_turn(case, 
     assert not renderer.opens("assistant" if role == "user" else "user")
     item = of_family(name)
     ids, mask = renderer.render(item)
-    before = [turn for turn in item.turns if turn.role == "system" or role == "assistant"][: 1 if role == "user" else 2]
-    before = [turn for turn in before if turn.role != role]
-    prompt = renderer.prompt_ids(before, role)
+    turns = list(item.turns)
+    first = [turn.role for turn in turns].index(role)
+    prompt = renderer.prompt_ids(turns[:first], role)
     assert prompt == ids[: len(prompt)]
     assert mask.index(1) == len(prompt)
+    later = turns[: first + 2] if role == "user" else turns[:first]  # of an empty history servers make no prompt
+    prompt = renderer.prompt_ids(later, role)
+    assert prompt == ids[: len(prompt)]
+    opened = text_of(renderer, Conversation("x", tuple(later)), add_generation_prompt=True)
+    assert renderer.tokenizer(opened, add_special_tokens=False)["input_ids"] == prompt
 
 
 def test_text_that_looks_like_the_familys_tokens_stays_text(case):

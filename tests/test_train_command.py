@@ -65,6 +65,9 @@ def test_the_paper_of_usergpt_is_followed():
         ({"lora": {"four_bit": True}, "zero": 3}, "ZeRO-3 cannot split 4-bit weights"),
         ({"layouts": {"1": {"zero": 0, "offload": True}}}, "offload needs zero 1, 2 or 3"),
         ({"compute.packng": True}, "unknown key"),
+        ({"compute.attention": "flash"}, "compute.attention"),
+        ({"optim.max_steps": 0}, "max_steps 0 trains nothing"),
+        ({"optim.batch": 128, "optim.accumulate": 4}, "accumulate follows from 'batch'"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes, message):
@@ -111,6 +114,7 @@ def test_inspect_shows_tokens_with_the_supervised_ones_marked():
     ("arguments", "error", "message"),
     [
         (("sample", "vicuna", "user", "nano", 999), DataError, "no conversation number 999"),
+        (("sample", "vicuna", "user", "nano", 1, "none"), DataError, "no conversation with id 'none'"),
         (("sample", "alpaca", "user", "nano", 1), ConfigError, "takes one user turn and one answer"),
         (("sample", "zephyr", "user", "nano", 1), ConfigError, "unknown template family"),
         (("sample", "vicuna", "user", "no/model", 1), ModelError, "no tokenizer that can be read"),
@@ -130,6 +134,12 @@ def test_what_cannot_be_inspected_is_refused(arguments, error, message):
         ({"template": "zephyr"}, ConfigError, "unknown template family"),
         ({"compute.liger": True}, (ModelError, ConfigError), "liger"),
         ({"report": ["wandb"]}, ModelError, "pip install wandb"),
+        ({"lora": {"targets": ["qproj"]}, "template": "vicuna"}, ConfigError, "lora.targets: .*qproj"),
+        (
+            {"lora": {}, "zero": 3, "template": "vicuna"},
+            ConfigError,
+            "new to the base .<.endconversation.>.; use --zero 2",
+        ),
         ({"compute.attention": "flash_attention_2"}, ModelError, "pip install flash-attn"),
     ],
 )
@@ -191,6 +201,9 @@ def test_adapters_of_a_vicuna_simulator_merge_into_a_model_that_serves(vicuna_ba
     assert whole.lm_head.weight.shape[0] == base.lm_head.weight.shape[0] + 1
     with pytest.raises(ConfigError, match="already holds a model"):
         app.merge_adapters(out, merged)
+    with pytest.raises(ConfigError, match="already holds a model"):
+        app.merge_adapters(out, out)
+    assert "merged into the base" in (merged / "README.md").read_text()
     with pytest.raises(ModelError, match="no adapters"):
         app.merge_adapters(merged, tmp_path / "again")
 

@@ -201,19 +201,25 @@ class ChatRenderer:
         return _Piece(text, -1, tuple(encoded["input_ids"][skip:]), mask)
 
     def _render_text(self, roles: tuple[Role, ...], end: bool, open_turn: bool) -> tuple[str, list[tuple[int, int]]]:
+        from jinja2 import TemplateError
         from transformers.utils.chat_template_utils import render_jinja_template
 
         messages: list[dict[str, Any]] = [
             {"role": role, "content": f"\ue000{number}\ue001"} for number, role in enumerate(roles)
         ]
-        texts, spans = render_jinja_template(
-            conversations=[messages],
-            chat_template=self.template,
-            return_assistant_tokens_mask=self.has_generation_tags,
-            add_generation_prompt=open_turn,
-            end_of_conversation=end,
-            **{key: value for key, value in self.tokenizer.special_tokens_map.items() if isinstance(value, str)},
-        )
+        try:
+            texts, spans = render_jinja_template(
+                conversations=[messages],
+                chat_template=self.template,
+                return_assistant_tokens_mask=self.has_generation_tags,
+                add_generation_prompt=open_turn,
+                end_of_conversation=end,
+                **{key: value for key, value in self.tokenizer.special_tokens_map.items() if isinstance(value, str)},
+            )
+        except TemplateError as error:
+            raise ModelError(
+                f"the chat template does not render {', '.join(roles) or 'an opening'}: {error}"
+            ) from error
         return texts[0], [tuple(span) for span in spans[0]] if self.has_generation_tags else []
 
 

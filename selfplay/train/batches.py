@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
+from selfplay.train.config import TrainConfig
+
 Batch = list[int]
 """Row numbers."""
 ROUND = 8
@@ -144,6 +146,23 @@ class Batches:
             len(batch) > 1 and tokens_of(batch, self._widths, self._of.packed) > self._of.batch_tokens
             for batch in self._compose(epoch)
         )
+
+
+def plan_batches(config: TrainConfig, lengths: Sequence[int]) -> tuple[Batches, int]:
+    """The batches of a run and its number of optimiser steps."""
+    optim = config.optim
+    composition = Composition(optim.batch_tokens, config.processes, optim.batch, config.compute.packing, optim.seed)
+    epochs = math.ceil(optim.epochs)
+    if optim.max_steps > 0:
+        epochs = math.ceil(optim.max_steps / steps_of(Batches(lengths, composition), config))
+    batches = Batches(lengths, composition, epochs)
+    planned = math.ceil(steps_of(batches, config) * optim.epochs)
+    return batches, optim.max_steps if optim.max_steps > 0 else planned
+
+
+def steps_of(batches: Batches, config: TrainConfig) -> int:
+    """Optimiser steps of one epoch."""
+    return math.ceil(len(batches) / config.processes / (batches.accumulate * config.optim.accumulate))
 
 
 def tokens_of(batch: Batch, widths: Sequence[int], packed: bool) -> int:

@@ -16,11 +16,11 @@ _WHAT = {
 }
 
 
-def model_card(record: dict[str, Any]) -> str:
-    """Markdown from what `training.json` holds."""
+def model_card(record: dict[str, Any], merged: bool = False) -> str:
+    """Markdown from what `training.json` holds; `merged`: the adapters it tells of are in the weights."""
     recipe = record["recipe"]
     what, opens = _WHAT[recipe["role"]]
-    front: dict[str, Any] = {"library_name": "peft" if recipe["lora"] else "transformers"}
+    front: dict[str, Any] = {"library_name": "peft" if recipe["lora"] and not merged else "transformers"}
     front["pipeline_tag"] = "text-generation"
     front["tags"] = ["selfplay", {"user": "user-simulator", "all": "base"}.get(recipe["role"], recipe["role"])]
     if recipe["base"]:
@@ -36,7 +36,8 @@ def model_card(record: dict[str, Any]) -> str:
         "learning rate": f"{recipe['optim']['learning_rate']:g}, {recipe['optim']['schedule']}",
     }
     if recipe["lora"]:
-        rows["adapters"] = f"LoRA, rank {recipe['lora']['rank']}; `selfplay train merge` puts them into the base"
+        where = "merged into the base" if merged else "`selfplay train merge` puts them into the base"
+        rows["adapters"] = f"LoRA, rank {recipe['lora']['rank']}; {where}"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {recipe['out'].rstrip('/').rsplit('/', 1)[-1]}\n\n"
@@ -46,12 +47,14 @@ def model_card(record: dict[str, Any]) -> str:
     )
 
 
+def _identity(parent: dict[str, Any]) -> str:
+    if "content_hash" in parent:
+        return f" (content hash `{parent['content_hash']}`)"
+    return f" (revision `{parent['revision']}`)" if parent.get("revision") else ""
+
+
 def _lineage(record: dict[str, Any]) -> str:
     parents = record["lineage"]
     if not parents:
         return "Trained from random weights."
-    return "\n".join(
-        f"{n}. `{parent['model']}`"
-        + (f" (content hash `{parent['content_hash']}`)" if "content_hash" in parent else "")
-        for n, parent in enumerate(parents, 1)
-    )
+    return "\n".join(f"{n}. `{parent['model']}`{_identity(parent)}" for n, parent in enumerate(parents, 1))

@@ -53,7 +53,7 @@ class Optimisation(_Strict):
     """How the weights move."""
 
     epochs: float = Field(1.0, gt=0)
-    max_steps: int = -1
+    max_steps: int = Field(-1, ge=-1)
     """Stop after this many optimiser steps; -1: epochs decide."""
     batch: int | None = Field(None, ge=1)
     """Conversations per optimiser step over all devices; left out, a step is `accumulate` full batches a device."""
@@ -77,6 +77,14 @@ class Optimisation(_Strict):
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Optimisation:
+        if self.max_steps == 0:
+            raise ValueError("max_steps 0 trains nothing; give a number of steps, or -1 for whole epochs")
+        if self.batch is not None and self.accumulate != 1:
+            raise ValueError("accumulate follows from 'batch'; give one of them")
+        return self
+
 
 class Lora(_Strict):
     """Low-rank adapters (LoRA, arXiv:2106.09685) instead of all weights."""
@@ -95,8 +103,8 @@ class Compute(_Strict):
 
     packing: bool = False
     """A batch is one row of whole conversations that cannot see each other; else rows of nearly equal length."""
-    attention: str = "auto"
-    """Transformers' name of an implementation; auto: FlashAttention for packed rows where installed, else SDPA."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = "auto"
+    """Transformers' implementations; auto: FlashAttention in bfloat16 where it is installed, else SDPA."""
     liger: bool = False
     """Liger kernels (GPU; `pip install liger-kernel`)."""
     compile: bool = False

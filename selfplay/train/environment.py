@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from selfplay.errors import ConfigError, ModelError
 from selfplay.train.config import TrainConfig
@@ -50,6 +49,13 @@ def check_environment(config: TrainConfig) -> None:
         raise ConfigError("compute.liger: Liger kernels need a GPU; leave it out on a CPU")
 
 
+def several_gpus() -> bool:
+    """Whether a process would see more than the one GPU it is meant for, were it not launched for it."""
+    import torch
+
+    return torch.cuda.device_count() > 1
+
+
 def require(package: str, setting: str) -> None:
     """Check that an optional package is there.
 
@@ -58,32 +64,3 @@ def require(package: str, setting: str) -> None:
     """
     if importlib.util.find_spec(package.replace("-", "_")) is None:
         raise ModelError(f"{setting} needs {package}; `pip install {package}`, or leave the setting out")
-
-
-def model_shape(config: TrainConfig, vocabulary: int) -> Any:
-    """The architecture's settings without any weights.
-
-    Raises:
-        ModelError: the base has none.
-    """
-    from transformers import AutoConfig, LlamaConfig
-
-    if config.scratch is not None:
-        scratch = config.scratch
-        return LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=scratch.hidden_size,
-            intermediate_size=scratch.intermediate_size,
-            num_hidden_layers=scratch.layers,
-            num_attention_heads=scratch.heads,
-            num_key_value_heads=scratch.heads,
-            max_position_embeddings=scratch.max_positions,
-            tie_word_embeddings=True,
-        )
-    try:
-        return AutoConfig.from_pretrained(str(config.base), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{config.base}: no model that can be read ({str(error).splitlines()[0]}); set 'base' to a folder or a name "
-            "on the hub"
-        ) from error

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from selfplay.train.batches import Batches, Composition
+from selfplay.train.batches import plan_batches
 from selfplay.train.config import TrainConfig
 from selfplay.train.loss import CHUNK
 from selfplay.train.model import weights_dtype
@@ -62,40 +62,14 @@ class Estimate:
 def estimate(gathered: Gathered) -> Estimate:
     """Figures of a run; loads no weights."""
     config = gathered.config
-    parameters, trained = count_parameters(config, gathered.shape, len(gathered.start.tokenizer))
+    parameters, trained = gathered.parameters, gathered.trained
     lengths = [len(row) for row in gathered.train.input_ids]
-    epochs = max(1, -(-int(config.optim.epochs * 1000) // 1000))
-    composition = Composition(
-        config.optim.batch_tokens, config.processes, config.optim.batch, config.compute.packing, config.optim.seed
-    )
-    batches = Batches(lengths, composition, epochs)
+    batches, steps = plan_batches(config, lengths)
     accumulate = batches.accumulate * config.optim.accumulate
-    an_epoch = -(-len(batches) // config.processes // accumulate)
-    steps = config.optim.max_steps if config.optim.max_steps > 0 else int(an_epoch * config.optim.epochs)
     tokens = min(config.optim.batch_tokens, sum(lengths))
     supervised = round(tokens * gathered.train.supervised / gathered.train.tokens)
     memory = estimate_memory(config, gathered.shape, parameters, trained, tokens, supervised)
     return Estimate(parameters, trained, gathered.train.tokens, gathered.train.supervised, steps, accumulate, memory)
-
-
-def count_parameters(config: TrainConfig, shape: Any, vocabulary: int) -> tuple[int, int]:
-    """All parameters, and those that are trained. Counted on a model without weights."""
-    from transformers import AutoModelForCausalLM
-
-    shape = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(vocabulary, shape.vocab_size)})
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
-        model.tie_weights()
-        total = sum(parameter.numel() for parameter in model.parameters())
-        if config.lora is None:
-            return total, total
-        from peft import LoraConfig, get_peft_model
-
-        targets = config.lora.targets if isinstance(config.lora.targets, str) else list(config.lora.targets)
-        adapted: Any = get_peft_model(
-            model, LoraConfig(r=config.lora.rank, target_modules=targets, task_type="CAUSAL_LM")
-        )
-    return total, int(adapted.get_nb_trainable_parameters()[0])
 
 
 def estimate_memory(

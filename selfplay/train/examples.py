@@ -67,7 +67,7 @@ def build_examples(
         )
     examples = Examples()
     for conversation in conversations:
-        if family is not None and family.single_turn and (conversation.rounds > 1 or len(conversation.turns) > 2):
+        if family is not None and family.single_turn and not _single(conversation):
             examples.skipped[f"template {family.name} takes one user turn and one answer"] += 1
             continue
         ids, mask = renderer.render(conversation)
@@ -89,6 +89,11 @@ def build_examples(
             "turns of the trained role"
         )
     return examples
+
+
+def _single(conversation: Conversation) -> bool:
+    """Whether it is one user turn, with or without an answer, and nothing before them."""
+    return len(conversation.turns) <= 2 and conversation.turns[0].role == "user"
 
 
 def as_seen_by(role: TrainedRole, conversation: Conversation) -> Conversation:

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +18,7 @@ from selfplay.train.config import TrainConfig
 
 
 def launch_line(config: TrainConfig, folder: Path, checkpoint: str | None = None) -> list[str]:
-    """The command that does by hand what `launch` does; add --nnodes and a rendezvous for more machines."""
+    """The command that does by hand what `launch` does, once the run is prepared."""
     line = ["torchrun", "--standalone", "--nproc-per-node", str(config.processes), "-m", "selfplay.train.worker"]
     return [*line, str(folder), *(["--checkpoint", checkpoint] if checkpoint else [])]
 
@@ -32,15 +34,14 @@ def launch(config: TrainConfig, folder: Path, checkpoint: str | None) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    from selfplay.train.watch import memory_knobs
     from selfplay.train.worker import ERROR
 
     said = folder / ERROR
     said.unlink(missing_ok=True)
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // config.processes)))
+    threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(_cores() // config.processes or 1)}
     failed = ""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _environment({**threads, **os.environ}):
         warnings.simplefilter("ignore", ResourceWarning)  # the launcher leaves its log files open
         try:
             _run(config.processes, folder / "logs", launch_line(config, folder, checkpoint)[4:])
@@ -49,6 +50,8 @@ def launch(config: TrainConfig, folder: Path, checkpoint: str | None) -> None:
             failed = (
                 f"training process {rank} ended with status {failure.exitcode}; its output is above or in {folder}/logs"
             )
+            if failure.exitcode == -signal.SIGKILL:
+                failed += f"; the system may have ended it for its memory: {memory_knobs(config)}"
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -56,6 +59,22 @@ def launch(config: TrainConfig, folder: Path, checkpoint: str | None) -> None:
         gc.collect()
     if failed:
         raise SelfplayError(said.read_text(encoding="utf-8") if said.exists() else f"{failed}; go on with --resume")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables for the processes started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _run(processes: int, logs: Path, arguments: list[str]) -> None:

@@ -20,7 +20,13 @@ from selfplay.train.examples import FLASH, IGNORED
 
 CHUNK = 2**28
 """Logits held at once (1 GiB in float32); beyond it they are computed again in the backward pass."""
-_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+_SCALES = (
+    "final_logit_softcapping",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "output_multiplier",
+)
 """Settings of models whose head is more than a matrix."""
 
 
@@ -51,10 +57,13 @@ def supervise(model: Any) -> None:
 
 def _chunked(head: Any, hidden: torch.Tensor, targets: torch.Tensor, vocabulary: int) -> torch.Tensor:
     rows = max(1, CHUNK // vocabulary)
-    if len(targets) <= rows or not torch.is_grad_enabled():
+    if len(targets) <= rows:
         return _scored(head, hidden, targets)
     parts = zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)
-    losses: list[torch.Tensor] = [checkpoint(_scored, head, *part, use_reentrant=False) for part in parts]
+    if not torch.is_grad_enabled():
+        return torch.stack([_scored(head, *part) for part in parts]).sum()
+    split = hasattr(next(head.parameters()), "ds_id")  # ZeRO-3's weights come and go, which only the older way allows
+    losses: list[torch.Tensor] = [checkpoint(_scored, head, *part, use_reentrant=split) for part in parts]
     return torch.stack(losses).sum()
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from selfplay.errors import ConfigError, ModelError
+from selfplay.train.card import model_card
+from selfplay.train.saving import move_in
 
 
 def merge(adapter: Path, out: Path) -> None:
@@ -19,11 +22,11 @@ def merge(adapter: Path, out: Path) -> None:
     told = adapter / "adapter_config.json"
     if not told.exists():
         raise ModelError(f"{adapter}: no adapters (adapter_config.json is missing); name a folder trained with --lora")
-    if (out / "config.json").exists():
+    if any((out / name).exists() for name in ("config.json", "adapter_config.json")):
         raise ConfigError(f"{out} already holds a model; choose another --out or remove it first")
     import torch
     from peft import PeftModel
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, GenerationConfig
 
     from selfplay.train.model import load_base
 
@@ -34,11 +37,20 @@ def merge(adapter: Path, out: Path) -> None:
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().to(torch.bfloat16)
     merged.config.use_cache = True
     if (adapter / "generation_config.json").exists():
-        from transformers import GenerationConfig
-
         merged.generation_config = GenerationConfig.from_pretrained(adapter)
-    merged.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    for name in ("training.json", "loss.png"):
-        if (adapter / name).exists():
-            shutil.copy(adapter / name, out / name)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".merging") as name:
+        merged.save_pretrained(name)
+        tokenizer.save_pretrained(name)
+        _write_records(adapter, Path(name))
+        move_in(Path(name), out)
+
+
+def _write_records(adapter: Path, out: Path) -> None:
+    told = adapter / "training.json"
+    if told.exists():
+        shutil.copy(told, out / told.name)
+        record = json.loads(told.read_text(encoding="utf-8"))
+        (out / "README.md").write_text(model_card(record, merged=True), encoding="utf-8")
+    if (adapter / "loss.png").exists():
+        shutil.copy(adapter / "loss.png", out / "loss.png")

@@ -12,6 +12,7 @@ from selfplay.errors import ModelError
 from selfplay.train.config import Lora, TrainConfig
 from selfplay.train.environment import require
 from selfplay.train.scratch import random_model
+from selfplay.train.shape import lora_config
 
 
 def start_model(config: TrainConfig, tokenizer: Any, new_tokens: list[int]) -> Any:
@@ -23,15 +24,17 @@ def start_model(config: TrainConfig, tokenizer: Any, new_tokens: list[int]) -> A
     Raises:
         ModelError: there is no such model, or what the recipe asks for is not installed.
     """
+    torch.manual_seed(config.optim.seed)  # the same new rows and adapters however the model lies on devices
     if config.scratch is not None:
         model: Any = random_model(config.scratch, tokenizer, config.optim.seed)
+        model.set_attn_implementation(attention(config))
     else:
         model = _loaded(config)
     if len(tokenizer) > int(model.config.vocab_size):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
     if config.lora is not None:
-        torch.manual_seed(config.optim.seed)  # the same adapters however the model lies on devices
-        model = _adapted(model, config.lora, new_tokens)
+        torch.manual_seed(config.optim.seed)
+        model = _adapted(model, config.lora, new_tokens, config.layout.zero == 3)
     if config.compute.compile:
         compile_layers(model)
     return model
@@ -78,25 +81,16 @@ def attention(config: TrainConfig) -> str:
     return "flash_attention_2" if flash and config.optim.precision == "bfloat16" else "sdpa"
 
 
-def _adapted(model: Any, lora: Lora, new_tokens: list[int]) -> Any:
+def _adapted(model: Any, lora: Lora, new_tokens: list[int], split: bool) -> Any:
     """Adapters on every target, and the embeddings of new tokens trained with them."""
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     if lora.four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Without its row in the head a new token could be read and never said.
     trained = dict.fromkeys(_vocabulary_modules(model), new_tokens) if new_tokens else None
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-            trainable_token_indices=trained,
-            task_type="CAUSAL_LM",
-        ),
-    )
+    # ZeRO-3 gathers weights of one type only.
+    return get_peft_model(model, lora_config(lora, trained), autocast_adapter_dtype=not split)
 
 
 def _vocabulary_modules(model: Any) -> list[str]:

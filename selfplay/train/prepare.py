@@ -4,7 +4,7 @@
 
     prepared.json   recipe, data fingerprint, counts
     tokenizer/      with the trained role's template
-    train/ held_out/   token rows (Arrow, read without loading them)
+    train.arrow held_out.arrow   token rows, read without loading them
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from typing import Any
 from selfplay.chat.conversation import Conversation
 from selfplay.data.loading import Loaded
 from selfplay.data.mixing import load_mixture
+from selfplay.errors import ConfigError
 from selfplay.train.config import TrainConfig
-from selfplay.train.environment import model_shape
 from selfplay.train.examples import Examples, as_seen_by, build_examples
+from selfplay.train.shape import count_parameters, model_shape
 from selfplay.train.start import Start, start_tokenizer
 
 _PREPARED = "prepared.json"
+_ROWS = 1000
+"""Written at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class Gathered:
     fingerprint: str
     limit: int
     """Tokens a conversation is cut at."""
+    parameters: int
+    trained: int
+    """Parameters that are trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ def gather(config: TrainConfig, say: Callable[[str], None]) -> Gathered:
     held_out = [as_seen_by(config.role, conversation) for conversation in mixture.held_out]
     start = start_tokenizer(config, conversations)
     shape = model_shape(config, len(start.tokenizer))
+    _refuse_new_tokens(config, start)
+    parameters, trained = count_parameters(config, shape, len(start.tokenizer), len(start.new_tokens))
     limit = min(data.max_tokens, getattr(shape, "max_position_embeddings", None) or data.max_tokens)
     examples = build_examples(conversations, start.renderer, limit, start.family)
     evaluated = build_examples(held_out[:: _stride(held_out, config)], start.renderer, limit, start.family)
@@ -76,19 +84,27 @@ def gather(config: TrainConfig, say: Callable[[str], None]) -> Gathered:
     say(
         f"{len(held_out)} conversations held out, {len(conversations)} to train on: "
         f"{len(examples.input_ids)} conversations, {examples.tokens:,} tokens, {examples.supervised:,} supervised "
-        f"({config.role}), {examples.cut} cut at {limit} tokens"
+        f"({config.role}), {examples.cut} cut at {limit} tokens; {parameters:,} parameters, {trained:,} trained"
     )
-    return Gathered(config, start, shape, examples, evaluated, len(conversations), fingerprint(conversations), limit)
+    return Gathered(
+        config,
+        start,
+        shape,
+        examples,
+        evaluated,
+        len(conversations),
+        fingerprint(conversations),
+        limit,
+        parameters,
+        trained,
+    )
 
 
 def write(gathered: Gathered, folder: Path) -> None:
     """Leave what the processes of the run read."""
-    from datasets import Dataset, disable_progress_bars
-
-    disable_progress_bars()
     folder.mkdir(parents=True, exist_ok=True)
     for name, examples in (("train", gathered.train), ("held_out", gathered.held_out)):
-        Dataset.from_dict(examples.columns()).save_to_disk(folder / name)
+        _write_rows(examples, folder / f"{name}.arrow")
     gathered.start.tokenizer.save_pretrained(folder / "tokenizer")
     facts = {
         "recipe": gathered.config.model_dump(mode="json"),
@@ -98,23 +114,53 @@ def write(gathered: Gathered, folder: Path) -> None:
         "template": gathered.start.family.name if gathered.start.family else gathered.config.template,
         "new_tokens": gathered.start.new_tokens,
         "limit": gathered.limit,
+        "revision": getattr(gathered.shape, "_commit_hash", None),
     }
     (folder / _PREPARED).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Prepared:
     """What `write` left."""
-    from datasets import load_from_disk
+    from datasets import Dataset
     from transformers import AutoTokenizer
 
     facts = json.loads((folder / _PREPARED).read_text(encoding="utf-8"))
     return Prepared(
         TrainConfig.model_validate(facts["recipe"]),
         AutoTokenizer.from_pretrained(folder / "tokenizer"),
-        load_from_disk(folder / "train"),
-        load_from_disk(folder / "held_out"),
+        Dataset.from_file(str(folder / "train.arrow")),
+        Dataset.from_file(str(folder / "held_out.arrow")),
         facts,
     )
+
+
+def _write_rows(examples: Examples, file: Path) -> None:
+    """Token rows as an Arrow file, some at a time: one column of all would be too long for its 32-bit offsets."""
+    from datasets import Features, List, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    ids = List(Value("int32"))
+    features = Features({"id": Value("string"), "input_ids": ids, "labels": ids})
+    columns = examples.columns()
+    with ArrowWriter(path=str(file), features=features) as writer:
+        for start in range(0, len(examples.ids), _ROWS):
+            writer.write_batch({name: values[start : start + _ROWS] for name, values in columns.items()})
+        writer.finalize()
+
+
+def _refuse_new_tokens(config: TrainConfig, start: Start) -> None:
+    """PEFT gathers rows of new tokens under ZeRO-3 on GPUs only.
+
+    Raises:
+        ConfigError: that is asked for without one.
+    """
+    if config.lora is None or config.layout.zero < 3 or not start.new_tokens:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        tokens = ", ".join(start.tokenizer.convert_ids_to_tokens(start.new_tokens))
+        raise ConfigError(f"adapters with ZeRO-3 cannot train tokens that are new to the base ({tokens}); use --zero 2")
 
 
 def fingerprint(conversations: list[Conversation]) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 from selfplay.errors import ConfigError
 from selfplay.settings import differences
 from selfplay.train.config import TrainConfig
-from selfplay.train.environment import check_environment
+from selfplay.train.environment import check_environment, several_gpus
 from selfplay.train.prepare import gather, read, write
 
 CHECKPOINTS = "checkpoints"
 _OWNER = "run.json"
-_NOT_COMPARED = ("out", "description", "log_steps", "save_steps", "report")
-"""Settings that may differ on resuming: they do not change the weights."""
+_NOT_COMPARED = ("out", "description", "report")
+"""Settings that may differ on resuming."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def _train(config: TrainConfig, folder: Path, resume: bool, say: Callable[[str],
     write(gathered, folder)
     (folder / _OWNER).write_text(json.dumps(identity), encoding="utf-8")
     del gathered
-    if config.launched:
+    if config.launched or several_gpus():
         from selfplay.train.launch import launch
 
         launch(config, folder, checkpoint)
@@ -118,16 +118,21 @@ def _check_owner(folder: Path, config: TrainConfig, resume: bool) -> None:
 
 
 def _find_checkpoint(folder: Path, identity: dict[str, Any]) -> str | None:
-    """The newest checkpoint, None before the first one.
+    """The newest whole checkpoint, None before the first one; the state is what is written last.
 
     Raises:
         ConfigError: the data is no longer what it was.
     """
-    from transformers.trainer_utils import get_last_checkpoint
-
     _refuse_changes(folder, json.loads((folder / _OWNER).read_text(encoding="utf-8")), identity)
-    found = get_last_checkpoint(str(folder))
-    return None if found is None else str(found)
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    return next((str(path) for path in found if _readable(path / "trainer_state.json")), None)
+
+
+def _readable(file: Path) -> bool:
+    try:
+        return bool(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def _refuse_changes(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:

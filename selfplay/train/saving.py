@@ -22,7 +22,7 @@ from selfplay.train.zero import deepspeed_config
 def save_model(prepared: Prepared, trainer: Any, eval_loss: float, folder: Path) -> None:
     """Write the model folder; every process calls this, the first one writes.
 
-    The files are written beside the checkpoints and moved, the configuration last: a folder with one is whole.
+    The files are written beside the checkpoints and then moved.
     """
     import torch
 
@@ -44,7 +44,11 @@ def save_model(prepared: Prepared, trainer: Any, eval_loss: float, folder: Path)
         model.generation_config.save_pretrained(written)
     tokenizer.save_pretrained(written)
     _write_records(prepared, trainer, eval_loss, written)
-    out = Path(config.out)
+    move_in(written, Path(config.out))
+
+
+def move_in(written: Path, out: Path) -> None:
+    """Move a model's files into its folder, the configuration last: a folder with one is whole."""
     for file in sorted(written.iterdir(), key=lambda path: path.name in ("config.json", "adapter_config.json")):
         file.replace(out / file.name)
 
@@ -77,7 +81,7 @@ def _write_records(prepared: Prepared, trainer: Any, eval_loss: float, out: Path
         "data_fingerprint": prepared.facts["data_fingerprint"],
         "conversations": prepared.facts["conversations"],
         "supervised_tokens": prepared.facts["supervised"],
-        "lineage": lineage(config),
+        "lineage": lineage(config, prepared.facts["revision"]),
         "steps": trainer.state.global_step,
         "eval_loss": eval_loss,
         "log": history,
@@ -90,13 +94,13 @@ def _write_records(prepared: Prepared, trainer: Any, eval_loss: float, out: Path
     plot_losses(history, out / "loss.png")
 
 
-def lineage(config: TrainConfig) -> list[dict[str, Any]]:
-    """The models this one comes from, the nearest first."""
+def lineage(config: TrainConfig, revision: str | None) -> list[dict[str, Any]]:
+    """The models this one comes from, the nearest first: folders by content, names on the hub by revision."""
     if config.base is None:
         return []
     folder = Path(config.base)
     if not folder.is_dir():
-        return [{"model": config.base}]
+        return [{"model": config.base, "revision": revision}]
     parent: dict[str, Any] = {"model": str(folder), "content_hash": content_hash(folder)}
     told = folder / "training.json"
     if not told.exists():

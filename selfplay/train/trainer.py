@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerControl
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
 from selfplay.train.batches import Batches, Composition
@@ -37,9 +37,8 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
         collator = partial(collate, pad_id=kwargs["processing_class"].pad_token_id, packed=evaluation.packed)
         super().__init__(data_collator=collator, callbacks=[self._watch, *kwargs.pop("callbacks", [])], **kwargs)
         self.remove_callback(PrinterCallback)  # bare dictionaries; `Watch` says the same in words
-        self._own_loss = not self.args.use_liger_kernel
-        if self._own_loss:
-            supervise(causal_model(self.model))
+        self.add_callback(_Epochs(batches))
+        supervise(causal_model(self.model))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Rows batched anew each epoch."""
@@ -61,7 +60,7 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
         """Mean negative log-likelihood (nats per supervised token) over the whole optimiser step, all devices."""
         ids, tokens = inputs.pop("ids"), inputs.pop("tokens")
         loss, supervised = self._nll(model, inputs)
-        self._watch.saw(ids, tokens, loss.detach(), supervised)
+        self._watch.saw(self.state.global_step + 1, ids, tokens, loss.detach())
         # Gradients are averaged over processes, and the count is that of all of them.
         return (
             loss * self.accelerator.num_processes / (supervised if num_items_in_batch is None else num_items_in_batch)
@@ -85,13 +84,19 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
         return metrics
 
     def _nll(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
-        """Summed negative log-likelihood of the labelled tokens, and their number.
+        """Summed negative log-likelihood of the labelled tokens, and their number."""
+        return model(**inputs).loss, int((inputs["labels"][:, 1:] != IGNORED).sum())
 
-        Liger's own forward gives the mean; it sees the same labels.
-        """
-        supervised = int((inputs["labels"][:, 1:] != IGNORED).sum())
-        loss = model(**inputs).loss if self._own_loss else model(**inputs, use_cache=False).loss * supervised
-        return loss, supervised
+
+class _Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the batches which epoch it is; on resuming in one, accelerate's own way does not get through to them."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Choose the epoch's shuffle."""
+        self._batches.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
 def lengths_of(dataset: Any) -> list[int]:

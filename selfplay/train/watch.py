@@ -24,21 +24,25 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         """Print with `say`; None: watch in silence."""
         self._say = say
-        self._since: list[tuple[list[str], torch.Tensor]] = []
+        self._since: list[tuple[int, list[str], torch.Tensor]] = []
         self._tokens = 0
         self._began = time.monotonic()
         self._start = 0
         self._logged = self._began
 
-    def saw(self, ids: list[str], tokens: int, loss: torch.Tensor, supervised: int) -> None:
-        """A batch with its summed loss. Nothing is read from the device before the next log."""
-        self._since.append((ids, loss))
+    def saw(self, step: int, ids: list[str], tokens: int, loss: torch.Tensor) -> None:
+        """A batch of a step with its summed loss. Nothing is read from the device before the next log."""
+        self._since.append((step, ids, loss))
         self._tokens += tokens
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the clock."""
         self._began = self._logged = time.monotonic()
         self._start = state.global_step
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look at the steps after the last log."""
+        self._stop_if_broken(args, state)
 
     def on_log(
         self,
@@ -51,7 +55,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Look at every loss since the last log, then print."""
         found = logs or {}
         if "loss" in found:
-            self._stop_if_broken(args, state, found)
+            if not math.isfinite(found["loss"]):  # the mean over processes, so all of them come here
+                self._stop_if_broken(args, state)
             now = time.monotonic()
             rate, self._logged = self._tokens * args.world_size / max(now - self._logged, 1e-9), now
             self._since, self._tokens = [], 0
@@ -62,6 +67,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]
                 f"{timedelta(seconds=round(left))} left",
             )
         elif "eval_loss" in found:
+            if not math.isfinite(found["eval_loss"]):
+                self._stop_if_broken(args, state)
+                raise SelfplayError(_broken(args, f"held-out loss is {found['eval_loss']} at step {state.global_step}"))
             self._print(state, f"held-out loss {found['eval_loss']:.4f}")
             self._logged = time.monotonic()
 
@@ -70,21 +78,30 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             width = len(str(state.max_steps))
             self._say(f"step {state.global_step:>{width}}/{state.max_steps}  {line}")
 
-    def _stop_if_broken(self, args: TrainingArguments, state: TrainerState, logs: dict[str, float]) -> None:
-        broken = next((n for n, (_, loss) in enumerate(self._since) if not math.isfinite(float(loss))), None)
-        if broken is None and math.isfinite(logs["loss"]):
+    def _stop_if_broken(self, args: TrainingArguments, state: TrainerState) -> None:
+        """Stop at the first loss of any process that is no number; every process has to call this."""
+        seen = ((step, ids, float(loss)) for step, ids, loss in self._since)
+        own = next((found for found in seen if not math.isfinite(found[2])), None)
+        everywhere: list[Any] = [own]
+        if torch.distributed.is_initialized():
+            everywhere = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(everywhere, own)
+        broken = min(filter(None, everywhere), default=None, key=lambda found: found[0])
+        if broken is None:
             return
-        at = len(self._since) - 1 if broken is None else broken
-        first = max(0, state.global_step - len(self._since) // args.gradient_accumulation_steps)
-        step = first + at // args.gradient_accumulation_steps + 1
-        ids = self._since[at][0] if broken is not None else []
-        good = last_good_checkpoint(Path(args.output_dir))
-        raise SelfplayError(
-            f"loss is {logs['loss'] if broken is None else float(self._since[at][1])} at step {step} of "
-            f"{state.max_steps}, in {_some(ids)}. Last good checkpoint: {good or 'none yet'}. "
-            "Lower optim.learning_rate or look at these conversations with `selfplay train inspect`, and start anew"
-            + (f" with --base {good}" if good and (good / "config.json").exists() else "")
-        )
+        step, ids, loss = broken
+        more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+        where = f"in the batch of conversations {', '.join(ids[:5])}{more}"
+        raise SelfplayError(_broken(args, f"loss is {loss} at step {step} of {state.max_steps}, {where}"))
+
+
+def _broken(args: TrainingArguments, what: str) -> str:
+    good = last_good_checkpoint(Path(args.output_dir))
+    start = f" and --base {good}" if good and (good / "config.json").exists() else ""
+    return (
+        f"{what}. Last good checkpoint: {good or 'none yet'}. Lower optim.learning_rate, or look at the conversations "
+        f"with `selfplay train inspect SOURCE --id ID`; start anew with another --out{start}"
+    )
 
 
 def last_good_checkpoint(folder: Path) -> Path | None:
@@ -102,13 +119,6 @@ def _finite(checkpoint: Path) -> bool:
     return bool(files)
 
 
-def _some(ids: list[str]) -> str:
-    if not ids:
-        return "a batch of another process"
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    return f"the batch of conversations {', '.join(ids[:5])}{more}"
-
-
 @contextmanager
 def memory_advice(config: TrainConfig) -> Iterator[None]:
     """Turns running out of memory into what can be done about it, best first.
@@ -119,24 +129,26 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise SelfplayError(_advice(config)) from error
+        raise SelfplayError(f"out of memory; {memory_knobs(config)}") from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
             raise
-        raise SelfplayError(_advice(config)) from error
+        raise SelfplayError(f"out of memory; {memory_knobs(config)}") from error
 
 
-def _advice(config: TrainConfig) -> str:
+def memory_knobs(config: TrainConfig) -> str:
+    """What frees memory, best first, without what is done already."""
     layout, optim = config.layout, config.optim
     halved = max(64, optim.batch_tokens // 2)
+    highest = 2 if config.lora is not None and config.lora.four_bit else 3
     knobs = [
         (optim.batch_tokens > config.data.max_tokens, f"optim.batch_tokens {halved} (now {optim.batch_tokens})"),
         (not config.compute.gradient_checkpointing, "compute.gradient_checkpointing true"),
-        (layout.zero < 3 and config.processes > 1, f"--zero {max(2, layout.zero + 1)} (now {layout.zero})"),
+        (layout.zero < highest and config.processes > 1, f"--zero {max(2, layout.zero + 1)} (now {layout.zero})"),
         (not layout.offload, f"--zero {max(2, layout.zero)} --offload"),
         (config.lora is None and config.scratch is None, "--lora"),
         (config.lora is not None and not config.lora.four_bit, "lora.four_bit true"),
         (True, f"data.max_tokens below {config.data.max_tokens}"),
     ]
     helps = [f"{n}. {knob}" for n, knob in enumerate((knob for open_, knob in knobs if open_), 1)]
-    return "out of memory; what helps, in this order: " + "; ".join(helps)
+    return f"what helps, in this order, with another --out: {'; '.join(helps)}"

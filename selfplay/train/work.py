@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
-from selfplay.train.batches import Batches, Composition
+from selfplay.train.batches import Composition, plan_batches
 from selfplay.train.config import TrainConfig
 from selfplay.train.memory import keep_freed_memory
 from selfplay.train.model import start_model
@@ -56,13 +56,9 @@ def _final_loss(trainer: RoleTrainer) -> float:
 def make_trainer(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> RoleTrainer:
     """The trainer of a run, its model loaded."""
     config = prepared.config
-    epochs = -(-int(config.optim.epochs * 1000) // 1000)
-    composition = Composition(
-        config.optim.batch_tokens, config.processes, config.optim.batch, config.compute.packing, config.optim.seed
-    )
-    batches = Batches(lengths_of(prepared.train), composition, epochs)
+    batches, steps = plan_batches(config, lengths_of(prepared.train))
     # The settings come first: with ZeRO-3 they decide how the model is loaded.
-    arguments = training_arguments(config, folder, batches.accumulate * config.optim.accumulate)
+    arguments = training_arguments(config, folder, batches.accumulate * config.optim.accumulate, steps)
     model = start_model(config, prepared.tokenizer, prepared.facts["new_tokens"])
     return RoleTrainer(
         model=model,
@@ -86,18 +82,18 @@ def _host_optimizer(config: TrainConfig) -> tuple[Any, dict[str, Any]]:
     return DeepSpeedCPUAdam, {"lr": optim.learning_rate, "betas": (0.9, optim.beta2), "adamw_mode": True}
 
 
-def training_arguments(config: TrainConfig, folder: Path, accumulate: int) -> SFTConfig:
+def training_arguments(config: TrainConfig, folder: Path, accumulate: int, steps: int) -> SFTConfig:
     """The recipe in Transformers' words."""
     optim = config.optim
     if "tensorboard" in config.report:
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(Path(config.out) / "tensorboard"))
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(config.out) / "tensorboard")
     return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=1,
         per_device_eval_batch_size=1,
         gradient_accumulation_steps=accumulate,
         num_train_epochs=optim.epochs,
-        max_steps=optim.max_steps,
+        max_steps=steps,
         learning_rate=optim.learning_rate,
         **_schedule(config),
         warmup_steps=optim.warmup_steps,
@@ -117,7 +113,7 @@ def training_arguments(config: TrainConfig, folder: Path, accumulate: int) -> SF
         metric_for_best_model="eval_loss",
         greater_is_better=False,
         gradient_checkpointing=config.compute.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        gradient_checkpointing_kwargs={"use_reentrant": config.layout.zero == 3},
         use_liger_kernel=config.compute.liger,
         use_cpu=not torch.cuda.is_available(),
         deepspeed=deepspeed_config(config, accumulate),

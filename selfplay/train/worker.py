@@ -43,6 +43,8 @@ def main() -> int:
     except SelfplayError as error:
         if _rank() == 0 or not (given.folder / ERROR).exists():
             (given.folder / ERROR).write_text(str(error), encoding="utf-8")
+        if torch.cuda.is_available():
+            os._exit(1)  # leaving the group in order waits for processes that wait for this one
         return 1
     finally:
         if torch.distributed.is_initialized():
@@ -75,7 +77,7 @@ def _rank() -> int:
 
 def _say(line: str) -> None:
     if _rank() == 0:
-        print(line, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,84 @@
+"""A model without its weights: the architecture's settings, and how many parameters it has and trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from selfplay.errors import ConfigError, ModelError
+from selfplay.train.config import Lora, TrainConfig
+
+
+def model_shape(config: TrainConfig, vocabulary: int) -> Any:
+    """The architecture's settings without any weights.
+
+    Raises:
+        ModelError: the base has none.
+    """
+    from transformers import AutoConfig, LlamaConfig
+
+    if config.scratch is not None:
+        scratch = config.scratch
+        return LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=scratch.hidden_size,
+            intermediate_size=scratch.intermediate_size,
+            num_hidden_layers=scratch.layers,
+            num_attention_heads=scratch.heads,
+            num_key_value_heads=scratch.heads,
+            max_position_embeddings=scratch.max_positions,
+            tie_word_embeddings=True,
+        )
+    try:
+        shape = AutoConfig.from_pretrained(str(config.base), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{config.base}: no model that can be read ({str(error).splitlines()[0]}); set 'base' to a folder or to a "
+            "name on the hub"
+        ) from error
+    if shape.get_text_config() is not shape:
+        raise ModelError(f"{config.base}: a model of more than text ({shape.model_type}); name a base for text alone")
+    return shape
+
+
+def lora_config(lora: Lora, tokens: dict[str, list[int]] | None) -> Any:
+    """Adapters in PEFT's words.
+
+    Args:
+        tokens: rows trained with them, by the name of the module.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        trainable_token_indices=tokens,
+        task_type="CAUSAL_LM",
+    )
+
+
+def count_parameters(config: TrainConfig, shape: Any, vocabulary: int, new_tokens: int) -> tuple[int, int]:
+    """All parameters, and those that are trained; counted without any weight.
+
+    Raises:
+        ConfigError: adapters that fit no module of the model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    shape = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(vocabulary, shape.vocab_size)})
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
+        model.tie_weights()
+        total = sum(parameter.numel() for parameter in model.parameters())
+        if config.lora is None:
+            return total, total
+        from peft import get_peft_model
+
+        try:
+            adapted: Any = get_peft_model(model, lora_config(config.lora, None))
+        except ValueError as error:
+            raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
+    rows = new_tokens * int(shape.hidden_size) * (1 if shape.tie_word_embeddings else 2)
+    return total, int(adapted.get_nb_trainable_parameters()[0]) + rows
