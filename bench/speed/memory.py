@@ -1,9 +1,9 @@
 """The memory estimate of `selfplay train --dry-run` against what a process really takes, for every ZeRO stage on a CPU.
 
-    python -m bench.speed.memory            # about ten minutes on 2 cores
+    python -m bench.speed.memory            # about a quarter of an hour on 2 cores
 
-Measured is the largest resident memory of a process while it trains the embedded base, above what it was with every
-library loaded and no model. Both precisions, one and two processes; the estimate is printed before the run.
+Measured is the largest resident memory of a process that trains the embedded base, less that of one that trains a model
+of next to nothing in the same way: what remains is the model's. The estimate is made before the run.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from selfplay.train.config import TrainConfig
 from selfplay.training import located
 
 STEPS = 4
+NOTHING = {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 1}
 CASES = [
     (processes, zero, offload, precision)
     for precision in ("float32", "bfloat16")
@@ -48,26 +50,35 @@ def main() -> None:
 
 def compare(processes: int, zero: int, offload: bool, precision: str) -> tuple[float, float]:
     """Estimated and measured bytes of one process."""
+    values: dict[str, Any] = {
+        "role": "user",
+        "template": "nano",
+        "data": {"datasets": ["sample"], "held_out": 0.1},
+        "optim": {"max_steps": STEPS, "batch_tokens": 6144, "precision": precision},
+        "processes": processes,
+        "zero": zero,
+        "offload": offload,
+        "eval_steps": STEPS,
+    }
+    estimated, peak = run({**values, "base": "nano"})
+    values["optim"] = {**values["optim"], "batch_tokens": 64}
+    values["data"] = {**values["data"], "max_tokens": 64}
+    _, floor = run({**values, "scratch": {"vocab_size": 400, **NOTHING}})
+    return estimated, peak - floor
+
+
+def run(values: dict[str, Any]) -> tuple[float, float]:
+    """Estimate of the model's memory, and the largest memory of the first process, libraries and all."""
     from selfplay.train.estimate import estimate
     from selfplay.train.prepare import gather, write
 
     with tempfile.TemporaryDirectory() as name:
-        values = {
-            "role": "user",
-            "base": "nano",
-            "data": {"datasets": ["sample"], "held_out": 0.1},
-            "optim": {"max_steps": STEPS, "batch_tokens": 6144, "precision": precision},
-            "processes": processes,
-            "zero": zero,
-            "offload": offload,
-            "eval_steps": STEPS,
-            "out": f"{name}/out",
-        }
-        gathered = gather(located(TrainConfig.model_validate(values)), lambda line: None)
+        gathered = gather(located(TrainConfig.model_validate({**values, "out": f"{name}/out"})), lambda line: None)
         folder = Path(name) / "out/checkpoints"
         write(gathered, folder)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, 2 // processes))}
+        processes = str(values["processes"])
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
+        environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, 2 // values["processes"]))}
         subprocess.run(
             [*command, "-m", "bench.speed.memory", str(folder)],
             env=environment,
@@ -75,30 +86,25 @@ def compare(processes: int, zero: int, offload: bool, precision: str) -> tuple[f
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        measured = json.loads((folder / "peak.json").read_text())
-        return estimate(gathered).memory.total, measured
+        return estimate(gathered).memory.total, json.loads((folder / "peak.json").read_text())
 
 
 def process(folder: Path) -> None:
     """Train in this process and leave its peak (the first process does)."""
     import deepspeed
-    import torch
 
     from selfplay.train.memory import keep_freed_memory
     from selfplay.train.prepare import read
     from selfplay.train.work import make_trainer
+    from selfplay.train.worker import leave
 
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
-    prepared = read(folder)
-    (torch.randn(512, 512) @ torch.randn(512, 512)).sum()  # thread pools
     keep_freed_memory()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    before = _resident("VmRSS")
-    trainer = make_trainer(prepared, folder, lambda line: None)
+    trainer = make_trainer(read(folder), folder, lambda line: None)
     trainer.train()
     if int(os.environ.get("RANK", "0")) == 0:
-        (folder / "peak.json").write_text(json.dumps(_resident("VmHWM") - before))
-    torch.distributed.destroy_process_group()
+        (folder / "peak.json").write_text(json.dumps(_resident("VmHWM")))
+    leave(0)
 
 
 def _resident(field: str) -> int:

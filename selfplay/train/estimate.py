@@ -7,9 +7,10 @@ Memory, in bytes of P parameters, T of them trained, N processes (ZeRO, arXiv:19
     optimiser    8 T (two float32 moments); 12 T with a float32 copy of bfloat16 weights
     split        optimiser by N from stage 1, gradients from 2, weights from 3; offload moves them to the host
     activations  what one batch leaves for the backward pass; see `_activations`
-    logits       of supervised positions, at most `selfplay.train.loss.CHUNK` at once, three times in float32
+    logits       of supervised positions, at most `selfplay.train.loss.CHUNK` at once, with their log-probabilities and
+                 the gradients of both
 
-On a CPU the host and the device are the same memory, so offload saves nothing there.
+On a CPU the host and the device are the same memory, so offload saves nothing there; and its heap has holes (`HEAP`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ from selfplay.train.loss import CHUNK
 from selfplay.train.model import weights_dtype
 from selfplay.train.prepare import Gathered
 from selfplay.train.zero import BUCKET
+
+HEAP = 0.3
+"""What lies unused between the blocks of a CPU's heap, as a share of those that come and go with a batch; measured by
+`bench/speed/memory.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,35 +97,32 @@ def estimate_memory(
         host, optimiser = optimiser, 0.0
         if layout.zero == 3:
             host, weights = host + weights, 2 * held / int(shape.num_hidden_layers)
-    computed = 2 if config.optim.precision == "bfloat16" else 4
-    logits = 3 * 4 * min(supervised * int(shape.vocab_size), CHUNK)
-    return Memory(
-        int(weights),
-        int(gradients),
-        int(optimiser),
-        _activations(config, shape, tokens, computed),
-        logits,
-        int(buffers),
-        int(host),
-    )
+    logits = (12 if config.optim.precision == "float32" else 14) * min(supervised * int(shape.vocab_size), CHUNK)
+    activations = _activations(config, shape, tokens)
+    heap = 0.0 if torch.cuda.is_available() else HEAP * (activations + logits)
+    parts = (weights, gradients, optimiser, activations, logits, buffers + heap, host)
+    return Memory(*map(int, parts))
 
 
-def _activations(config: TrainConfig, shape: Any, tokens: int, computed: int) -> int:
-    """What the layers of a Llama-like model keep of a batch.
+def _activations(config: TrainConfig, shape: Any, tokens: int) -> int:
+    """What the layers of a Llama-like model keep of a batch for the backward pass.
 
-    A layer keeps, per token: its input, both normalised inputs, queries, keys, values, the attention's result, the
-    residual between, and of the gated MLP the gate, its activation, the other half and their product. Norms compute in
-    float32 and keep that. With checkpointing a layer keeps its input alone, and one layer at a time all of it.
+    A layer keeps, per token: of both norms the input, the normalised input and the output (under autocast one output
+    for each linear layer that casts it); queries, keys, values and attention's result twice; of the gated MLP the gate,
+    its activation, the other half and their product. Norms compute in float32. With checkpointing every layer keeps
+    its input alone, and one at a time all of it.
     """
     hidden, inner, layers = int(shape.hidden_size), int(shape.intermediate_size), int(shape.num_hidden_layers)
     heads = int(shape.num_attention_heads)
     size = int(getattr(shape, "head_dim", None) or hidden // heads)
-    keys = int(getattr(shape, "num_key_value_heads", None) or heads) * size
-    residual = 4 if config.layout.zero == 0 or computed == 4 else computed
-    norms = 2 * hidden * (residual + 4 + computed)
-    attention = (2 * heads * size + 2 * keys + 2 * heads * size) * computed + hidden * residual
-    mlp = 4 * inner * computed + hidden * residual
-    layer = norms + attention + mlp
+    keys = int(getattr(shape, "num_key_value_heads", None) or heads)
+    if config.optim.precision == "float32":
+        computed, residual, norms = 4, 4, 12 + 12
+    elif weights_dtype(config) == torch.bfloat16:
+        computed, residual, norms = 2, 2, 8 + 8
+    else:  # autocast over float32 weights
+        computed, residual, norms = 2, 4, (8 + 3 * 2) + (8 + 2 * 2)
+    layer = norms * hidden + (3 * heads + 2 * keys) * size * computed + 4 * inner * computed
     if config.compute.gradient_checkpointing:
         return tokens * (layers * hidden * residual + layer)
-    return tokens * (layers * layer + 4 * hidden * 4)
+    return tokens * layers * layer

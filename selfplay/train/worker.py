@@ -11,9 +11,11 @@ import io
 import os
 import signal
 import sys
+import traceback
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import NoReturn
 
 from selfplay.errors import SelfplayError
 from selfplay.train.environment import quiet
@@ -33,8 +35,6 @@ def main() -> int:
     quiet()
     warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed's calls of torch, every step anew
     _join()
-    import torch
-
     from selfplay.train.prepare import read
     from selfplay.train.work import work
 
@@ -43,13 +43,17 @@ def main() -> int:
     except SelfplayError as error:
         if _rank() == 0 or not (given.folder / ERROR).exists():
             (given.folder / ERROR).write_text(str(error), encoding="utf-8")
-        if torch.cuda.is_available():
-            os._exit(1)  # leaving the group in order waits for processes that wait for this one
         return 1
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # otherwise the exit status is 1
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End at once. Destructors of the communication libraries were seen to wait for processes that had already left."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _join() -> None:
@@ -81,4 +85,9 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    leave(code)
