@@ -10,7 +10,7 @@ Memory, in bytes of P parameters, T of them trained, N processes (ZeRO, arXiv:19
     logits       of supervised positions, at most `selfplay.train.loss.CHUNK` at once, with their log-probabilities and
                  the gradients of both
 
-On a CPU the host and the device are the same memory, so offload saves nothing there; and its heap has holes (`HEAP`).
+On a CPU host and device are one memory, so offload only adds to it; and its heap has holes (`HEAP`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from selfplay.train.config import TrainConfig
 from selfplay.train.loss import CHUNK
 from selfplay.train.model import weights_dtype
 from selfplay.train.prepare import Gathered
-from selfplay.train.zero import BUCKET
+from selfplay.train.zero import BUCKET, LIVE
 
 HEAP = 0.3
 """What lies unused between the blocks of a CPU's heap, as a share of those that come and go with a batch; measured by
@@ -91,12 +91,17 @@ def estimate_memory(
     if layout.zero:  # DeepSpeed steps on float32 copies of its share
         gradients += trained * (4 if mixed or layout.zero < 3 else 0) / split
     optimiser = trained * (12 if mixed else 8 if not layout.zero else 12) / (split if layout.zero else 1)
-    buffers = min(BUCKET, trained) * wide if layout.zero else (trained * 4 if split > 1 else 0)
+    buffers = float(min(BUCKET, trained) * wide if layout.zero else (trained * 4 if split > 1 else 0))
+    if layout.zero == 3:  # gathered for the layers at work
+        buffers += min(LIVE, parameters) * wide
     host = 0.0
-    if layout.offload and torch.cuda.is_available():
-        host, optimiser = optimiser, 0.0
+    if layout.offload:
+        host = optimiser + trained * (wide + 4) / split  # with the copies that go to and fro
         if layout.zero == 3:
             host, weights = host + weights, 2 * held / int(shape.num_hidden_layers)
+        optimiser = 0.0
+        if not torch.cuda.is_available():
+            buffers, host = buffers + host, 0.0
     logits = (12 if config.optim.precision == "float32" else 14) * min(supervised * int(shape.vocab_size), CHUNK)
     activations = _activations(config, shape, tokens)
     heap = 0.0 if torch.cuda.is_available() else HEAP * (activations + logits)

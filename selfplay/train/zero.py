@@ -11,6 +11,8 @@ from selfplay.train.config import TrainConfig
 
 BUCKET = 50_000_000
 """Elements a gradient bucket holds at most: large enough for fast collectives, 200 MB in float32."""
+LIVE = 500_000_000
+"""Elements of weights that ZeRO-3 keeps gathered at most."""
 
 
 def deepspeed_config(config: TrainConfig, accumulate: int) -> dict[str, Any] | None:
@@ -32,8 +34,8 @@ def deepspeed_config(config: TrainConfig, accumulate: int) -> dict[str, Any] | N
         zero |= {
             "stage3_prefetch_bucket_size": BUCKET,
             "stage3_param_persistence_threshold": 100_000,
-            "stage3_max_live_parameters": 500_000_000,
-            "stage3_max_reuse_distance": 500_000_000,
+            "stage3_max_live_parameters": LIVE,
+            "stage3_max_reuse_distance": LIVE,
             # one consolidated model at the end and in every checkpoint; DeepSpeed's own script fails on tied embeddings
             "stage3_gather_16bit_weights_on_model_save": True,
         }
