@@ -9,7 +9,7 @@ BIN = .venv/bin
 demo: setup
 	$(BIN)/selfplay generate
 
-test: setup lint
+test: setup lint .venv/kernels
 	$(BIN)/pytest
 
 lint: setup
@@ -26,5 +26,9 @@ setup: .venv/complete
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --retries 0 uv 'torch==2.13.0+cpu' --extra-index-url $(TORCH_INDEX)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c .ci/constraints.txt -e '.[cpu,dev]'
-	$(BIN)/python -m selfplay.train.kernels
 	touch .venv/complete
+
+# What DeepSpeed compiles at first use; needs g++ and ninja, and takes a minute once.
+.venv/kernels: .venv/complete
+	$(BIN)/python -m selfplay.train.kernels
+	touch .venv/kernels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from pathlib import Path
 
 from selfplay.errors import ConfigError, ModelError
@@ -15,6 +16,13 @@ def quiet() -> None:
     """Keep libraries from telling what is meant to be so: no GPU here, no optional kernels."""
     for name in ("bitsandbytes", "accelerate.accelerator"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def tools_on_path() -> None:
+    """Let DeepSpeed find the ninja that was installed with it, whatever PATH the command was started with."""
+    own = str(Path(sys.executable).parent)
+    if own not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join(filter(None, (own, os.environ.get("PATH"))))
 
 
 def check_environment(config: TrainConfig) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 
+from selfplay.train.environment import tools_on_path
+
 
 def build() -> list[str]:
     """Compile, or find compiled, the collectives over shared memory and the host's AdamW."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    tools_on_path()
     from deepspeed.ops.op_builder.cpu import CPUAdamBuilder, ShareMemCommBuilder
 
     builders = (ShareMemCommBuilder(), CPUAdamBuilder())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from selfplay.errors import SelfplayError
-from selfplay.train.environment import quiet
+from selfplay.train.environment import quiet, tools_on_path
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 ERROR = "error.txt"
@@ -33,6 +33,7 @@ def main() -> int:
     given = parser.parse_args()
     _die_with_parent()
     quiet()
+    tools_on_path()
     warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed's calls of torch, every step anew
     _join()
     from selfplay.train.prepare import read
