@@ -9,7 +9,7 @@ from selfplay.chat.families import Family
 from selfplay.train.config import ScratchModel
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD = "<|pad|>"
 
@@ -39,14 +39,12 @@ def train_tokenizer(texts: Iterable[str], model: ScratchModel, family: Family) -
     )
 
 
-def random_model(model: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A Llama with tied embeddings, float32, initialised from `seed`."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def scratch_shape(model: ScratchModel, vocabulary: int, **tokens: int | None) -> LlamaConfig:
+    """The settings of a Llama with tied embeddings; `tokens` are ids of its special ones."""
+    from transformers import LlamaConfig
 
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+    return LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=model.hidden_size,
         intermediate_size=model.intermediate_size,
         num_hidden_layers=model.layers,
@@ -54,8 +52,15 @@ def random_model(model: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: 
         num_key_value_heads=model.heads,
         max_position_embeddings=model.max_positions,
         tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **tokens,
     )
-    return LlamaForCausalLM(config)
+
+
+def random_model(model: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A Llama in float32, initialised from `seed`."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return LlamaForCausalLM(scratch_shape(model, len(tokenizer), **tokens))

@@ -6,6 +6,7 @@ from typing import Any
 
 from selfplay.errors import ConfigError, ModelError
 from selfplay.train.config import Lora, TrainConfig
+from selfplay.train.scratch import scratch_shape
 
 
 def model_shape(config: TrainConfig, vocabulary: int) -> Any:
@@ -14,20 +15,10 @@ def model_shape(config: TrainConfig, vocabulary: int) -> Any:
     Raises:
         ModelError: the base has none.
     """
-    from transformers import AutoConfig, LlamaConfig
+    from transformers import AutoConfig
 
     if config.scratch is not None:
-        scratch = config.scratch
-        return LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=scratch.hidden_size,
-            intermediate_size=scratch.intermediate_size,
-            num_hidden_layers=scratch.layers,
-            num_attention_heads=scratch.heads,
-            num_key_value_heads=scratch.heads,
-            max_position_embeddings=scratch.max_positions,
-            tie_word_embeddings=True,
-        )
+        return scratch_shape(config.scratch, vocabulary)
     try:
         shape = AutoConfig.from_pretrained(str(config.base), trust_remote_code=False)
     except (OSError, ValueError) as error:
