@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESAMPLES = 1000
+SUBSAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,40 @@ def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int 
     return Estimate(statistic(np.arange(n)), float(low), float(high), n)
 
 
+def subsampled(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Estimate:
+    """As `bootstrap`, for figures that drawing with replacement would change (shares of different things).
+
+    Subsamples of two thirds without replacement, their spread scaled to the full size (Politis and Romano, 1994).
+    """
+    import numpy as np
+
+    if n == 0:
+        raise ValueError("nothing to compute an interval over")
+    draws = np.random.default_rng(seed)
+    size = max(1, 2 * n // 3)
+    values = [statistic(draws.permutation(n)[:size]) for _ in range(SUBSAMPLES)]
+    value = statistic(np.arange(n))
+    scale = (size / n / (1 - size / n)) ** 0.5 if size < n else 0.0
+    low, high = (np.percentile(values, [2.5, 97.5]) - np.mean(values)) * scale + value
+    return Estimate(value, float(low), float(high), n)
+
+
+def between(
+    n: int, m: int, statistic: Callable[[NDArray[np.intp], NDArray[np.intp]], float], seed: int = 0
+) -> Estimate:
+    """As `bootstrap`, for a figure between two samples of `n` and `m` conversations, each resampled by itself."""
+    import numpy as np
+
+    if not n or not m:
+        raise ValueError("no conversations to compare")
+    draws = np.random.default_rng(seed)
+    values = [statistic(draws.integers(0, n, n), draws.integers(0, m, m)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return Estimate(statistic(np.arange(n), np.arange(m)), float(low), float(high), n)
+
+
 def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64], seed: int = 0) -> Estimate:
     """Sum over sum, as for bits per byte: conversations weigh by their size. Shapes (n,), (n,)."""
-    return bootstrap(len(numerators), lambda rows: float(numerators[rows].sum() / denominators[rows].sum()), seed)
+    return bootstrap(
+        len(numerators), lambda rows: float(numerators[rows].sum() / max(denominators[rows].sum(), 1e-9)), seed
+    )

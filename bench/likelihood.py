@@ -2,105 +2,191 @@
 
 bits per byte   sum of -log2 p over a role's tokens, end tokens included, over the UTF-8 bytes of the role's text. Does
                 not depend on the tokenizer, so models can be compared.
-p(end)          probability of <|endconversation|> where a user turn opens, after temperature and nucleus (no end bias).
+perplexity      exp of the mean -ln p over a role's tokens. Of one tokenizer only.
+p(end)          probability of ending the conversation where a user turn opens, after temperature and nucleus (no end
+                bias): of <|endconversation|>, or of a prompted user's words for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfplay.chat.conversation import Conversation, Role
-from selfplay.chat.families import family
+from selfplay.chat.models import load_renderer
 from selfplay.chat.rendering import ChatRenderer
+from selfplay.errors import ModelError
 from selfplay.serve.backend import Sampling
 
 if TYPE_CHECKING:
     import torch
 
+_LOGITS = 1 << 25
+"""Logits held at once: tokens of a batch × vocabulary."""
+_WORTH_A_LOOK = 1e-3
+"""Words for the end whose first token is less likely than this are not looked at further; p(end) is then 0."""
+
 
 @dataclass(slots=True)
 class RoleScore:
-    """Per conversation: bits and bytes of one role, and p(end) at every user turn after the first.
+    """Per conversation: bits, bytes and tokens of one role, and p(end) at every user turn after the first.
 
-    `end_probabilities[i]` has one value per decision: K for a whole conversation of K rounds, its last one the end
-    people chose.
+    `ends[s][i]` has, for sampling s, one value per decision of conversation i: K for a whole conversation of K rounds,
+    its last one the end people chose. Decisions beyond the context are missing.
     """
 
     bits: list[float] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
-    end_probabilities: list[list[float]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    ends: list[list[list[float]]] = field(default_factory=list)
     cut: int = 0
     """Conversations longer than the model's context, scored up to it."""
 
 
-class Scorer:
-    """A model folder ready to score conversations, on the CPU in float32."""
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A conversation to be scored: ids and mask (T,), and the positions at which user turns open."""
 
-    def __init__(self, folder: Path, family_name: str = "nano") -> None:
-        """Load the model."""
+    number: int
+    ids: list[int]
+    mask: list[int]
+    opened: list[int]
+
+
+class Scorer:
+    """A model folder ready to score conversations: in float32 on a CPU, in its own precision on a GPU."""
+
+    def __init__(self, folder: Path, *, prompted: bool = False) -> None:
+        """Load the model.
+
+        Args:
+            prompted: it is an assistant, told to play the user.
+
+        Raises:
+            ModelError: no model that can be read, or a tokenizer with more tokens than the model has embeddings.
+        """
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._family = family(family_name)
+        self._folder, self._prompted = folder, prompted
+        on_gpu = torch.cuda.is_available()
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if on_gpu else torch.float32)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: no model that can be read ({error})") from error
+        self._model: Any = model.to("cuda" if on_gpu else "cpu").eval()
 
-    def score(self, conversations: Sequence[Conversation], role: Role, sampling: Sampling | None = None) -> RoleScore:
-        """Score one role's turns; with `sampling`, also the end decisions (role user only)."""
-        renderer = ChatRenderer(self._tokenizer, self._family.template("user" if role == "user" else "assistant"))
-        header = renderer.prompt_ids([], "user")[-1]
-        score = RoleScore()
-        for conversation in conversations:
-            ids, mask = renderer.render(conversation)
-            limit = int(self._model.config.max_position_embeddings)
-            score.cut += len(ids) > limit
-            log_probs = self._log_probs(ids[:limit])
-            nats, texts = _nats(log_probs, ids[:limit], mask[:limit]), conversation.of(role)
-            score.bits.append(nats / math.log(2))
-            score.bytes.append(_bytes(texts, ids, mask, limit, renderer))
-            if sampling is not None:
-                opened = [at for at, id in enumerate(ids[:limit]) if id == header and at > 0]
-                score.end_probabilities.append(_end_probabilities(log_probs[opened], renderer, sampling))
-        return score
+    def renderer(self, role: Role) -> ChatRenderer:
+        """The folder's renderer for a role, its tokens known to the model.
 
-    def _log_probs(self, ids: list[int]) -> torch.Tensor:
-        """Log-probabilities of the next token at each position, shape (T, V)."""
+        Raises:
+            ModelError: see `load_renderer`; or more tokens than the model has embeddings.
+        """
+        renderer = load_renderer(self._folder, role, prompted=self._prompted)
+        known, embedded = len(renderer.tokenizer), self._model.get_input_embeddings().weight.shape[0]
+        if known > embedded:
+            raise ModelError(
+                f"{self._folder}: its tokenizer has {known:,} tokens and the model {embedded:,} embeddings; they do "
+                "not belong together. Use the tokenizer the model was saved with"
+            )
+        return renderer
+
+    def score(self, conversations: Sequence[Conversation], role: Role, samplings: Sequence[Sampling] = ()) -> RoleScore:
+        """Score one role's turns, and its end decisions under each of `samplings` (role user only)."""
         import torch
 
-        with torch.inference_mode():
-            logits = self._model(input_ids=torch.tensor([ids])).logits[0]
-        return torch.log_softmax(logits.float(), dim=-1)
+        renderer = self.renderer(role)
+        limit = int(getattr(self._model.config, "max_position_embeddings", None) or 1 << 30)
+        n = len(conversations)
+        score = RoleScore([0.0] * n, [0] * n, [0] * n, [[[] for _ in range(n)] for _ in samplings])
+        rows = []
+        for number, conversation in enumerate(conversations):
+            ids, mask = renderer.render(conversation)
+            score.cut += len(ids) > limit
+            opened = _opened(renderer, conversation) if samplings else []
+            opened = [position for position in opened if position < min(len(ids), limit)]
+            rows.append(_Row(number, ids[:limit], mask[:limit], opened))
+            score.bytes[number] = _bytes(conversation.of(role), rows[-1], len(ids) > limit, renderer)
+            score.tokens[number] = sum(mask[1:limit])
+        for row, log_probs in self._log_probs(rows):
+            targets = torch.tensor(row.ids[1:], device=log_probs.device)
+            picked = log_probs[:-1].gather(1, targets[:, None])[:, 0]
+            trained = torch.tensor(row.mask[1:], device=log_probs.device, dtype=torch.bool)
+            score.bits[row.number] = float(-picked[trained].double().sum()) / math.log(2)
+            before = [position - 1 for position in row.opened]
+            for ends, sampling in zip(score.ends, samplings, strict=True):
+                ends[row.number] = self._ends(row, log_probs[before], renderer, sampling)
+        return score
+
+    def _log_probs(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, torch.Tensor]]:
+        """Rows with the log-probabilities of the next token at each of their positions, (T, V), in any order."""
+        import torch
+
+        per_batch = max(1, _LOGITS // int(self._model.get_input_embeddings().weight.shape[0]))
+        for batch in _batches(rows, per_batch):
+            width = max(len(row.ids) for row in batch)
+            # Padding is on the right: under causal attention no real token sees it.
+            ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in batch], device=self._model.device)
+            with torch.inference_mode():
+                logits = self._model(input_ids=ids, use_cache=False).logits
+                for number, row in enumerate(batch):
+                    yield row, torch.log_softmax(logits[number, : len(row.ids)].float(), dim=-1)
+
+    def _ends(self, row: _Row, log_probs: torch.Tensor, renderer: ChatRenderer, sampling: Sampling) -> list[float]:
+        """p(end) at each opened turn; (D, V) log-probabilities to D values."""
+        first, *more = renderer.end_ids()
+        found = probabilities(log_probs, first, sampling)
+        for number, position in enumerate(row.opened):
+            if more and found[number] >= _WORTH_A_LOOK:
+                words = _Row(0, [*row.ids[:position], first, *more], [], [])
+                ((_, after),) = self._log_probs([words])
+                for step, id in enumerate(more):
+                    found[number] *= probabilities(after[position + step][None], id, sampling)[0]
+            elif more:
+                found[number] = 0.0
+        return found
 
 
-def _nats(log_probs: torch.Tensor, ids: list[int], mask: list[int]) -> float:
+def probabilities(log_probs: torch.Tensor, id: int, sampling: Sampling) -> list[float]:
+    """p(id) under temperature and nucleus sampling (Holtzman et al., arXiv:1904.09751). Shape in (D, V), out D."""
     import torch
 
-    targets = torch.tensor(ids[1:])
-    picked = log_probs[:-1].gather(1, targets[:, None])[:, 0]
-    return float(-(picked * torch.tensor(mask[1:])).sum())
-
-
-def _bytes(texts: list[str], ids: list[int], mask: list[int], limit: int, renderer: ChatRenderer) -> int:
-    """Bytes of the role's text within the context."""
-    if len(ids) <= limit:
-        return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    kept = [id for id, on in zip(ids[:limit], mask[:limit], strict=True) if on]
-    return len(renderer.decode(kept).encode("utf-8", "surrogatepass"))
-
-
-def _end_probabilities(log_probs: torch.Tensor, renderer: ChatRenderer, sampling: Sampling) -> list[float]:
-    """p(end) under temperature and nucleus sampling (Holtzman et al., arXiv:1904.09751). Shape in (D, V), out D."""
-    import torch
-
-    assert renderer.end_of_conversation_id is not None, "the scored simulator can end conversations"
     probs = torch.softmax(log_probs / max(sampling.temperature, 1e-6), dim=-1)
     ordered, order = probs.sort(dim=-1, descending=True)
     outside = ordered.cumsum(dim=-1) - ordered >= sampling.top_p
     kept = torch.zeros_like(probs).scatter(1, order, ordered.masked_fill(outside, 0.0))
-    return [float(p) for p in kept[:, renderer.end_of_conversation_id] / kept.sum(dim=-1)]
+    return [float(p) for p in kept[:, id] / kept.sum(dim=-1)]
+
+
+def _opened(renderer: ChatRenderer, conversation: Conversation) -> list[int]:
+    """Positions at which the user may speak or end, after each of the assistant's turns."""
+    turns = conversation.turns
+    after = [number + 1 for number, turn in enumerate(turns) if turn.role == "assistant"]
+    if not conversation.shows_an_ending:  # the last answer of a cut conversation was followed by nobody knows what
+        after = [number for number in after if number < len(turns)]
+    return [len(renderer.prompt_ids(turns[:number], "user")) for number in after]
+
+
+def _batches(rows: Sequence[_Row], tokens: int) -> Iterator[list[_Row]]:
+    """Rows of like length together, at most `tokens` a batch with their padding, or one row."""
+    batch: list[_Row] = []
+    for row in sorted(rows, key=lambda row: len(row.ids)):
+        if batch and (len(batch) + 1) * len(row.ids) > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _bytes(texts: list[str], row: _Row, cut: bool, renderer: ChatRenderer) -> int:
+    """Bytes of the role's text within the context."""
+    if not cut:
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    kept = [id for id, on in zip(row.ids, row.mask, strict=True) if on]
+    return len(renderer.decode(kept).encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Free self-play beside people: rounds, distinct openings, repeats, and a classifier that tries to tell them apart."""
+"""Free self-play beside people: rounds, distinct openings, repeats and the reasons of ending."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.intervals import Estimate, bootstrap
 from selfplay.chat.conversation import Conversation
-
-_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,55 +46,6 @@ def describe(conversations: Sequence[Conversation], equal_n: int, seed: int = 0)
         bootstrap(n, lambda rows: float(repeats[rows].sum() / max(turns[rows].sum(), 1))),
         bootstrap(n, lambda rows: float(words[rows].sum() / max(turns[rows].sum(), 1))),
     )
-
-
-def two_sample_auc(people: Sequence[Conversation], simulated: Sequence[Conversation], seed: int = 0) -> Estimate:
-    """AUC of a classifier that tells simulated user turns from people's; 0.5 = it cannot.
-
-    Classifier two-sample test (Lopez-Paz and Oquab, arXiv:1610.06545): logistic regression on TF-IDF word 1- and
-    2-grams of single turns, cross-validated in 5 folds that never split a conversation, equally many turns a side.
-    """
-    import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
-
-    texts, labels, groups = _balanced(people, simulated, seed)
-    scores = np.zeros(len(texts))
-    for train, test in GroupKFold(_FOLDS, shuffle=True, random_state=seed).split(texts, labels, groups):
-        model: Any = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]", lowercase=False),
-            LogisticRegression(max_iter=1000),
-        )
-        model.fit([texts[row] for row in train], labels[train])
-        scores[test] = model.predict_proba([texts[row] for row in test])[:, 1]
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-
-    def auc(rows: Any) -> float:
-        turns = np.concatenate([members[row] for row in rows])
-        return float(roc_auc_score(labels[turns], scores[turns]))
-
-    return bootstrap(len(members), auc)
-
-
-def _balanced(
-    people: Sequence[Conversation], simulated: Sequence[Conversation], seed: int
-) -> tuple[list[str], Any, Any]:
-    """Turns of both sides in equal number, with labels (1 = simulated) and the conversation each belongs to."""
-    import numpy as np
-
-    sides = [
-        [(text, f"{label}/{number}") for number, c in enumerate(side) for text in c.of("user")]
-        for label, side in ((0, people), (1, simulated))
-    ]
-    size = min(map(len, sides))
-    picked = [random.Random(seed).sample(side, size) for side in sides]
-    texts = [text for side in picked for text, _ in side]
-    names = [group for side in picked for _, group in side]
-    _, groups = np.unique(names, return_inverse=True)
-    return texts, np.repeat([0, 1], size), groups
 
 
 def reasons(conversations: Sequence[Conversation]) -> dict[str, float]:

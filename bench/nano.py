@@ -9,9 +9,10 @@ from typing import Any
 
 from bench.intervals import Estimate, ratio
 from bench.likelihood import RoleScore, Scorer
-from bench.likeness import Likeness, describe, reasons, two_sample_auc
+from bench.likeness import Likeness, describe, reasons
+from bench.naturalness import two_sample_auc
 from bench.termination import EndScore, f1_gain, goodbye_rule, sampled_ends, score_ends
-from selfplay.chat.conversation import Conversation
+from selfplay.chat.conversation import Conversation, Role
 from selfplay.serve.backend import Sampling
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -57,21 +58,22 @@ def score_humans(
     sheet = Sheet(title)
     parts = _parts(conversations, seen)
     scores: dict[str, RoleScore] = {}
-    for name, folder, role in (
+    scored: tuple[tuple[str, Path, Role], ...] = (
         ("user", pair.simulator, "user"),
         ("user base", pair.base, "user"),
         ("assistant", pair.assistant, "assistant"),
         ("assistant base", pair.base, "assistant"),
-    ):
+    )
+    for name, folder, role in scored:
         say(f"{title}: {name} likelihood over {len(conversations)} conversations")
-        scores[name] = Scorer(folder).score(conversations, role, sampling if name == "user" else None)  # type: ignore[arg-type]
+        scores[name] = Scorer(folder).score(conversations, role, [sampling] if name == "user" else [])
     for part, rows in parts.items():
         sheet.bits_per_byte[part] = _likelihoods(scores, rows)
         _score_endings(sheet, part, conversations, scores["user"], rows)
-    scored = sheet.endings["all"]["simulator"].f1.n if "all" in sheet.endings else 0
+    decided = sheet.endings["all"]["simulator"].f1.n if "all" in sheet.endings else 0
     sheet.left_out = {
         "longer than the context, scored up to it": scores["user"].cut,
-        "without a known ending within the context, no end decision scored": len(conversations) - scored,
+        "without a known ending within the context, no end decision scored": len(conversations) - decided,
     }
     return sheet
 
@@ -166,12 +168,12 @@ def _score_endings(
     whole = [
         row
         for row in rows
-        if conversations[row].shows_an_ending and len(score.end_probabilities[row]) == conversations[row].rounds
+        if conversations[row].shows_an_ending and len(score.ends[0][row]) == conversations[row].rounds
     ]
     chosen = [conversations[row] for row in whole]
     if not chosen:
         return
-    drawn = sampled_ends(chosen, [score.end_probabilities[row] for row in whole])
+    drawn = sampled_ends(chosen, [score.ends[0][row] for row in whole])
     rule = [goodbye_rule(conversation) for conversation in chosen]
     sheet.endings[part] = {"simulator": score_ends(chosen, drawn), "goodbye rule": score_ends(chosen, rule)}
     sheet.f1_gain[part] = f1_gain(chosen, drawn, rule)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.intervals import Estimate, bootstrap
+from bench.intervals import Estimate, bootstrap, ratio
 from selfplay.chat.conversation import Conversation
 from selfplay.seeds import unit_interval
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_BINS = 10
 GOODBYE = re.compile(
     r"\b(good ?bye|bye|farewell|(that|this)('s| is|s| will be| would be) (all|it|everything)|see you|take care"
     r"|have a (great|good|nice|wonderful|lovely|fantastic|pleasant)|enjoy (your|the))\b",
@@ -76,6 +77,33 @@ def f1_gain(
 
     ours, theirs = (np.array([_counts(row) for row in rows], dtype=float) for rows in (decisions, rule))
     return bootstrap(len(conversations), lambda rows: f1(ours[rows].sum(0)) - f1(theirs[rows].sum(0)))
+
+
+def calibration(probabilities: Sequence[Sequence[float]]) -> Estimate:
+    """Expected calibration error of p(end): |mean p - share ended| over ten bins of equal width, weighted by decisions.
+
+    Source: Guo et al. (arXiv:1706.04599). One list per whole conversation, whose last decision is the end.
+    """
+    import numpy as np
+
+    counts = np.zeros((len(probabilities), _BINS, 2))  # (n, bins, [decisions, p minus outcome])
+    for row, decisions in zip(counts, probabilities, strict=True):
+        for number, p in enumerate(decisions, start=1):
+            row[min(int(p * _BINS), _BINS - 1)] += 1, p - (number == len(decisions))
+    decisions_in_all = counts[..., 0].sum(axis=1)
+
+    def error(rows: NDArray[np.intp]) -> float:
+        return float(np.abs(counts[rows, :, 1].sum(axis=0)).sum() / decisions_in_all[rows].sum())
+
+    return bootstrap(len(counts), error)
+
+
+def brier(probabilities: Sequence[Sequence[float]]) -> Estimate:
+    """Mean squared difference of p(end) and what happened (Brier, 1950), over decisions."""
+    import numpy as np
+
+    errors = [[(p - (number == len(row))) ** 2 for number, p in enumerate(row, start=1)] for row in probabilities]
+    return ratio(np.array([sum(row) for row in errors]), np.array([len(row) for row in errors], dtype=float))
 
 
 def _counts(decisions: Sequence[bool]) -> tuple[int, int, int]:

@@ -10,24 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
-import yaml
-
-from bench.nano import Pair, score_free, score_humans, tables
-from bench.report import write_report
+from bench.settings import ScorecardConfig as ScorecardConfig
 from selfplay.chat.conversation import Conversation, Role
-from selfplay.chat.events import Event, Planned
-from selfplay.chat.models import locate_model
 from selfplay.chat.speakers import Speaker
-from selfplay.config import GenerateConfig, load_recipe
+from selfplay.config import GenerateConfig
 from selfplay.data.catalogue import Dataset, catalogue, locate
 from selfplay.data.catalogue import entry_named as entry_named
 from selfplay.data.catalogue import local_file as local_file
@@ -35,23 +26,26 @@ from selfplay.data.cleaning.config import CleanConfig as CleanConfig
 from selfplay.data.cleaning.pipeline import Progress, clean_sources
 from selfplay.data.cleaning.tally import Tally
 from selfplay.data.formats import FORMATS as FORMATS
-from selfplay.data.loading import Loaded, load, stream
+from selfplay.data.loading import Loaded, stream
 from selfplay.data.mixing import Mixed, parse_weights
 from selfplay.data.mixing import mix as mix_sources
 from selfplay.engine.runner import Journal, Runner
 from selfplay.engine.scheduler import Lane, Scheduler
-from selfplay.errors import ConfigError, SelfplayError
+from selfplay.generation import Run as Run
+from selfplay.generation import estimate as estimate
+from selfplay.generation import generate as generate
+from selfplay.generation import ignore
+from selfplay.generation import open_run as open_run
+from selfplay.generation import placement as placement
+from selfplay.generation import with_folder as with_folder
 from selfplay.playing import INTERRUPTED as INTERRUPTED
-from selfplay.playing import interruptible, play
-from selfplay.runs import check_folder, check_served, facts_of, plans_of, prices_of, settled
-from selfplay.serve.vllm_backend import EngineSpec
-from selfplay.sides import cast_of, engine_specs, side_of
+from selfplay.runs import plans_of, prices_of
+from selfplay.scoring import bench_nano as bench_nano
+from selfplay.scoring import bench_simulator as bench_simulator
+from selfplay.sides import cast_of, side_of
 from selfplay.store.export import Exported, ExportFormat, export
-from selfplay.store.forecast import Forecast, forecast
 from selfplay.store.records import Unfinished
-from selfplay.store.store import DATABASE, RunReader, RunStore
 from selfplay.store.summary import RunSummary, summarise
-from selfplay.train.config import TrainConfig
 from selfplay.train.run import TrainResult as TrainResult
 from selfplay.training import TrainPlan as TrainPlan
 from selfplay.training import inspect as inspect
@@ -59,95 +53,6 @@ from selfplay.training import merge_adapters as merge_adapters
 from selfplay.training import plan_training as plan_training
 from selfplay.training import train as train
 from selfplay.training import train_recipe as train_recipe
-from simulator.guardrails import Guardrails
-
-T = TypeVar("T")
-PILOT = 32
-"""Conversations that an estimate is made from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run as it was left. `stopped` is why conversations are still owed; None: all have ended."""
-
-    folder: Path
-    stopped: str | None = None
-
-
-def generate(
-    config: GenerateConfig,
-    *,
-    resume: bool = False,
-    append: bool = False,
-    on_event: Callable[[Event], None] | None = None,
-    metrics_port: int | None = None,
-) -> Run:
-    """Hold every conversation of a run and return its folder.
-
-    Ctrl-C finishes the turns in flight and returns; a second one stops at once.
-
-    Args:
-        resume: finish the run in `config.out` instead of starting one.
-        append: grow the run in `config.out` by `config.conversations`.
-        metrics_port: offer figures to Prometheus on this port of 127.0.0.1.
-
-    Raises:
-        SelfplayError: nothing usable was given, or an engine or the store gave up; what was said so far is kept.
-    """
-    if resume and append:
-        raise ConfigError("--append starts more conversations, --resume finishes those there are; use one of them")
-    config = with_folder(config, resume or append)
-    return _run(_generate(config, resume, append, on_event or _ignore, metrics_port))
-
-
-def estimate(config: GenerateConfig, on_event: Callable[[Event], None] | None = None) -> Forecast:
-    """What a run would take in tokens, time, disk and money, measured on its first conversations. Keeps nothing.
-
-    Raises:
-        SelfplayError: see `generate`.
-    """
-    return _run(_estimate(config, on_event or _ignore))
-
-
-def placement(config: GenerateConfig) -> list[EngineSpec]:
-    """The engines a run would start and where. Starts nothing.
-
-    Raises:
-        SelfplayError: models that are not there, or cannot be placed on this machine.
-    """
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
-    groups = engine_specs(config, sides, Path(config.out or "runs"))
-    return [spec for group in groups.values() for spec in group]
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; a second Ctrl-C, which cancels, is what Ctrl-C usually is."""
-    try:
-        return asyncio.run(work)
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-
-
-def with_folder(config: GenerateConfig, existing: bool = False) -> GenerateConfig:
-    """The config with a run folder; named after the time of day where none is given.
-
-    Raises:
-        ConfigError: a run is to be gone on with and no folder says which.
-    """
-    if config.out is not None:
-        return config
-    if existing:
-        raise ConfigError("--resume and --append need --out, the folder of the run to go on with")
-    return config.model_copy(update={"out": str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))})
-
-
-def open_run(folder: str | Path) -> RunReader:
-    """A run for reading.
-
-    Raises:
-        StoreError: there is none.
-    """
-    return RunReader(Path(folder))
 
 
 def summary(folder: str | Path) -> RunSummary:
@@ -170,50 +75,6 @@ def export_run(folder: str | Path, format: ExportFormat, out: str | Path) -> Exp
         return export(run.conversations(), format, Path(out))
     finally:
         run.close()
-
-
-def bench_nano(
-    config: GenerateConfig, base: str, datasets: Sequence[str], out: str | Path, say: Callable[[str], None] = print
-) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-    """Score a pair on human conversations and in free self-play, guardrails off, sampling as the recipe has it.
-
-    Args:
-        config: the run for free self-play; its models are scored.
-        base: the model both were fine-tuned from.
-        datasets: human sets for likelihood and endings, beside the held-out mixture.
-        out: folder of `scores.json`, `scores.md` and the run (`free/`, taken up again when it exists).
-
-    Returns:
-        Tables to print: title, header, rows.
-    """
-    pair = Pair(
-        locate_model(base, "base"),
-        locate_model(config.simulator, "simulator"),
-        locate_model(config.assistant, "assistant"),
-    )
-    mixture = load_recipe("nano/simulator", TrainConfig).data
-    held_out = load(parse_weights(mixture.datasets), split="held_out", held_out=mixture.held_out).conversations
-    people = [conversation for conversation in held_out if not conversation.context]
-    trained = load(["sgd_train"], split="train", held_out=mixture.held_out).conversations
-    seen = frozenset(service for conversation in trained for service in conversation.meta["services"])
-    sampling = config.user_sampling
-    sheets = [score_humans("held-out mixture", people, pair, sampling, None, say)]
-    for name in datasets:
-        loaded = load([name])
-        sheet = score_humans(name, loaded.conversations, pair, sampling, seen, say)
-        sheet.left_out["rows that are no conversation"] = loaded.refused.counts.total()
-        sheets.append(sheet)
-    free = Path(out) / "free"
-    free_config = config.model_copy(update={"guardrails": Guardrails.off(), "out": str(free)})
-    say(f"free self-play: {config.conversations} conversations")
-    if (stopped := generate(free_config, resume=(free / DATABASE).exists()).stopped) is not None:
-        raise SelfplayError(f"free self-play stopped: {stopped}; the same command goes on with it")
-    run = open_run(free)
-    simulated = list(run.conversations())
-    run.close()
-    scores = score_free(people, simulated)
-    write_report(Path(out), sheets, scores, simulated)
-    return tables(sheets, scores)
 
 
 def clean(
@@ -288,59 +149,8 @@ async def _chat(config: GenerateConfig, role: Role, person: Person) -> None:
     other: Role = "user" if role == "assistant" else "assistant"
     plan = next(plans_of(config))
     with TemporaryDirectory() as logs:
-        async with cast_of(config, [side_of(config, other)], Path(logs), _ignore) as cast:
+        async with cast_of(config, [side_of(config, other)], Path(logs), ignore) as cast:
             seat = len(cast.lanes)
             scheduler = Scheduler([*cast.lanes, Lane()], {**cast.places, role: [seat]}, 1)
-            runner = Runner({**cast.speakers, role: {seat: person}}, person, scheduler, sys.maxsize, _ignore)
+            runner = Runner({**cast.speakers, role: {seat: person}}, person, scheduler, sys.maxsize, ignore)
             await runner.run([Unfinished(plan, ())])
-
-
-def _ignore(event: Event) -> None:
-    """For runs nobody watches."""
-
-
-async def _generate(
-    config: GenerateConfig, resume: bool, append: bool, on_event: Callable[[Event], None], metrics_port: int | None
-) -> Run:
-    folder = Path(str(config.out))
-    config = settled(config, resume=resume, append=append)
-    plans = plans_of(config)
-    facts = facts_of(config)
-    check_folder(folder, facts, resume=resume, append=append)
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
-    async with AsyncExitStack() as stack:
-        store = RunStore(folder) if resume or append else RunStore.create(folder, facts, plans)
-        stack.callback(store.close)
-        if append:
-            store.append(facts, plans_of(config, store.counts()[0]))
-        (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False), encoding="utf-8")
-        on_event(Planned(*store.counts()))
-        interrupt = stack.enter_context(interruptible())
-        stopped = None
-        if next(store.unfinished(), None) is not None:
-            cast = await stack.enter_async_context(cast_of(config, sides, folder, on_event))
-            check_served(store, {role: endpoint.model for role, endpoint in cast.endpoints.items()})
-            await stack.enter_async_context(store)
-            stopped = await play(config, store, cast, on_event, interrupt, metrics_port=metrics_port)
-    return Run(folder, stopped)
-
-
-async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None]) -> Forecast:
-    """Play the first conversations of the plan to their end, in a folder that is thrown away."""
-    config = settled(config, resume=False, append=False)
-    wanted = config.conversations or 0
-    pilot = config.model_copy(update={"conversations": min(PILOT, wanted)})
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
-    asked = time.monotonic()
-    with TemporaryDirectory() as name:
-        folder = Path(name) / "pilot"
-        store = RunStore.create(folder, {}, plans_of(pilot))
-        with closing(store), interruptible() as interrupt:
-            async with cast_of(config, sides, folder, on_event) as cast, store:
-                began = time.monotonic()
-                await play(pilot, store, cast, on_event, interrupt)
-                seconds = time.monotonic() - began
-            turns = [len(conversation.turns) for conversation in store.conversations()]
-            totals = store.totals()
-        size = (folder / DATABASE).stat().st_size
-    return forecast(wanted, turns, totals, began - asked, seconds, size, prices_of(config.model_dump()))

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from selfplay.cli_bench import bench_cli
 from selfplay.cli_data import data_cli
 from selfplay.cli_train import train_cli
 from selfplay.errors import SelfplayError
@@ -23,7 +24,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-bench_cli = typer.Typer(help="Score models and conversations.", no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(bench_cli, name="bench")
 cli.add_typer(data_cli, name="data")
 cli.add_typer(train_cli, name="train")
@@ -145,26 +145,6 @@ def chat(
     overrides = {"simulator": simulator, "assistant": assistant, "system": system, "seed": seed}
     settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
     app.chat(settings, as_, console.TerminalPerson(as_))
-
-
-@bench_cli.command("nano")
-def bench_nano(
-    out: Annotated[Path, typer.Option(help="Folder for scores.json, scores.md and the free run.")],
-    data: Annotated[Optional[list[str]], typer.Option(help="Human sets with services (repeatable).")] = None,
-    base: Annotated[str, typer.Option(help="Model both sides were trained from.")] = "nano",
-    simulator: Annotated[Optional[str], typer.Option(help="Folder of the user simulator.")] = None,
-    assistant: Annotated[Optional[str], typer.Option(help="Folder of the assistant.")] = None,
-    conversations: Annotated[int, typer.Option("-n", help="Free conversations.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the free run.")] = 0,
-) -> None:
-    """Score a small pair: likelihood, endings and free self-play, beside base, rule and people."""
-    from selfplay import app, config, console
-
-    overrides = {"simulator": simulator, "assistant": assistant, "conversations": conversations, "seed": seed}
-    settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
-    for table in app.bench_nano(settings, base, data or ["sgd_dev"], out, console.say):
-        console.print_rows(*table)
-    console.out.print(f"scores: {out}/scores.md", markup=False, soft_wrap=True)
 
 
 def main() -> None:

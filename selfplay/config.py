@@ -44,6 +44,8 @@ class GenerateConfig(BaseModel):
     """Folder of the user simulator, or the URL of a server of it; nano: the embedded one."""
     assistant: str = "nano"
     """Folder of the assistant, or the URL of a chat server; nano: the embedded one."""
+    prompted_user: bool = False
+    """The simulator is an assistant model that is told to play the user: the baseline of a trained one."""
     simulator_endpoint: SimulatorEndpoint = SimulatorEndpoint()
     """How the simulator's server is used."""
     assistant_endpoint: EndpointSettings = EndpointSettings()

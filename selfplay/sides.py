@@ -73,7 +73,7 @@ def side_of(config: GenerateConfig, role: Role) -> Side:
     name = config.simulator if role == "user" else config.assistant
     if not is_url(name):
         folder = locate_model(name, _kind(role))
-        return Side(role, folder, None, load_renderer(folder, role))
+        return Side(role, folder, None, load_renderer(folder, role, prompted=config.prompted_user))
     if role == "assistant":
         return Side(role, None, name, None)
     if config.simulator_endpoint.tokenizer is None:
@@ -81,7 +81,8 @@ def side_of(config: GenerateConfig, role: Role) -> Side:
             f"the simulator is {name}: its prompts are rendered here; name the folder of its tokenizer and template "
             "with --simulator-tokenizer"
         )
-    return Side(role, None, name, load_renderer(locate_model(config.simulator_endpoint.tokenizer, "simulator"), role))
+    tokenizer = locate_model(config.simulator_endpoint.tokenizer, "simulator")
+    return Side(role, None, name, load_renderer(tokenizer, role, prompted=config.prompted_user))
 
 
 def engine_specs(config: GenerateConfig, sides: Sequence[Side], logs: Path) -> dict[str, list[EngineSpec]]:

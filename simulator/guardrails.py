@@ -6,24 +6,12 @@ limits follow UserLM's generation set-up (arXiv:2510.06552).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from selfplay.chat.conversation import Turn
-
-SHORT = 4
-"""Turns below this many words ("Yes.", "No, thank you.") may recur, as people's do."""
-
-_DRIFT = re.compile(
-    r"\bas an ai\b|\bi am an ai\b|\bi'm an ai\b"
-    r"|\b(how|what) (can|may|else can|could) i (help|assist|do for) you\b"
-    r"|\b(can|may|could) i (help|assist) you with\b"
-    r"|\b(anything|something) else i can (help|assist|do)\b"
-    r"|^(assistant|ai|bot|chatgpt)\s*:",
-    re.IGNORECASE,
-)
+from selfplay.chat.drift import SHORT, drifts, folded
 
 
 class Guardrails(BaseModel):
@@ -64,28 +52,19 @@ def broken_rule(guardrails: Guardrails, history: Sequence[Turn], text: str, *, e
         rounds = sum(turn.role == "assistant" for turn in history)
         return "early_end" if rounds < guardrails.min_rounds else None
     words = text.split()
-    said = {_folded(turn.content) for turn in history if turn.role == "user"}
+    said = {folded(turn.content) for turn in history if turn.role == "user"}
     if guardrails.empty and not words:
         return "empty"
-    if guardrails.repeat and len(words) >= SHORT and _folded(text) in said:
+    if guardrails.repeat and len(words) >= SHORT and folded(text) in said:
         return "repeat"
-    if guardrails.role_drift and _drifts(text, history):
+    answered = next((turn.content for turn in reversed(history) if turn.role == "assistant"), None)
+    if guardrails.role_drift and drifts(text, answered):
         return "role_drift"
     if words and _bare(words[0]) in {_bare(word) for word in guardrails.banned_openers}:
         return "banned_opener"
     if guardrails.max_words is not None and (cut or len(words) > guardrails.max_words):
         return "too_long"
     return None
-
-
-def _drifts(text: str, history: Sequence[Turn]) -> bool:
-    last = next((turn.content for turn in reversed(history) if turn.role == "assistant"), None)
-    echo = last is not None and len(text.split()) >= SHORT and _folded(text) == _folded(last)
-    return echo or _DRIFT.search(text) is not None
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _bare(word: str) -> str:

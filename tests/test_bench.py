@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bench.intervals import bootstrap, ratio
-from bench.likelihood import Scorer, _end_probabilities
-from bench.likeness import describe, two_sample_auc
+from bench.likelihood import Scorer, probabilities
+from bench.likeness import describe
+from bench.naturalness import two_sample_auc
 from bench.report import _script
 from bench.termination import f1, goodbye_rule, sampled_ends, score_ends
 from selfplay.chat.conversation import conversation_from_pairs
@@ -64,7 +65,7 @@ def test_end_probabilities_follow_temperature_and_nucleus(renderers):
     logs = torch.log(probs)
 
     def p_end(**sampling):
-        return _end_probabilities(logs, renderer, Sampling(**sampling))[0]
+        return probabilities(logs, renderer.end_of_conversation_id, Sampling(**sampling))[0]
 
     assert p_end() == pytest.approx(0.2, abs=1e-4)
     assert p_end(top_p=0.79) == 0.0
@@ -75,12 +76,12 @@ def test_end_probabilities_follow_temperature_and_nucleus(renderers):
 def test_bits_per_byte_counts_end_tokens_and_bytes_of_the_role(renderers):
     scorer = Scorer(locate_model("nano", "simulator"))
     conversation = talk("a room in Rome", "for which night?", "né", "ok")
-    score = scorer.score([conversation], "user", Sampling())
+    score = scorer.score([conversation], "user", [Sampling()])
     assert score.bytes == [len("a room in Romené".encode())]
-    assert len(score.end_probabilities[0]) == 2
-    cut = scorer.score([talk("a room in Rome", "for which night?", "né", "ok", complete=False)], "user", Sampling())
+    assert len(score.ends[0][0]) == 2
+    cut = scorer.score([talk("a room in Rome", "for which night?", "né", "ok", complete=False)], "user", [Sampling()])
     end_bits = score.bits[0] - cut.bits[0]
-    assert end_bits == pytest.approx(-math.log2(score.end_probabilities[0][-1]), rel=1e-4)
+    assert end_bits == pytest.approx(-math.log2(score.ends[0][0][-1]), rel=1e-4)
 
 
 def test_a_likeness_row_counts_rounds_openings_and_repeats():

@@ -429,3 +429,15 @@ def test_all_paths_of_real_trees(data_folder):
     loaded = load([str(data_folder / "chat/oasst_en_100_trees.jsonl.gz")], format="oasst_paths")
     assert loaded.refused.counts.total() == 5
     assert len(loaded.conversations) == len({path.id for path in loaded.conversations}) > 400
+
+
+def test_what_people_were_told_to_get_done_is_kept_as_their_intent():
+    frame = {"state": {"active_intent": "FindBus", "slot_values": {"to_city": ["Oslo", "Bergen"], "day": []}}}
+    turns = [{"speaker": "USER", "utterance": "a bus", "frames": [frame, 7, {"state": {"active_intent": "NONE"}}]}]
+    (sgd,) = format_named("sgd").convert({"dialogue_id": "d", "turns": turns})
+    assert sgd.meta["intent"] == "find bus: to city Bergen"
+    goal = {"message": ["You want a <span class='emphasis'>train</span>", "on friday"]}
+    (woz,) = format_named("multiwoz").convert({"goal": goal, "log": [{"text": "hi"}]})
+    assert woz.meta["intent"] == "You want a train\non friday"
+    (bare,) = format_named("multiwoz").convert({"goal": {"message": []}, "log": [{"text": "hi"}]})
+    assert "intent" not in bare.meta

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from selfplay.chat.conversation import Role
 from selfplay.chat.families import FAMILIES
+from selfplay.chat.prompted import PromptedUser
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import ModelError
 
@@ -37,8 +38,11 @@ def locate_model(name: str, kind: ModelKind) -> Path:
     return folder
 
 
-def load_renderer(folder: Path, role: Role) -> ChatRenderer:
+def load_renderer(folder: Path, role: Role, *, prompted: bool = False) -> ChatRenderer:
     """The tokenizer and chat template of a folder, checked to speak for `role`.
+
+    Args:
+        prompted: the folder holds an assistant, which is told to play the user (role user only).
 
     Raises:
         ModelError: no usable tokenizer or template, one that opens the other side's turn, or a simulator without an
@@ -48,12 +52,21 @@ def load_renderer(folder: Path, role: Role) -> ChatRenderer:
         tokenizer = _load_tokenizer(folder)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
+    if prompted and role == "user":
+        told = PromptedUser(tokenizer, for_both_sides(tokenizer.chat_template, "assistant"))
+        if not told.opens("assistant"):
+            raise ModelError(
+                f"{folder}: its chat template does not open an assistant turn, so it cannot be told to play the "
+                "user; a trained simulator is used without prompted_user"
+            )
+        return told
     renderer = ChatRenderer(tokenizer, for_both_sides(tokenizer.chat_template, role))
     if not renderer.opens(role):
         other = "assistant" if role == "user" else "user"
+        hint = " To have an assistant play the user, set prompted_user." if role == "user" else ""
         raise ModelError(
             f"{folder}: its chat template does not open a {role} turn; expected a model trained for the {role} side. "
-            f"Is this the {other}'s folder?"
+            f"Is this the {other}'s folder?{hint}"
         )
     if role == "user" and renderer.end_of_conversation_id is None:
         raise ModelError(

@@ -117,6 +117,14 @@ class ChatRenderer:
             return str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return str(self._backend.decode(ids, skip_special_tokens=True))
 
+    def end_ids(self) -> list[int]:
+        """The ids by which this side ends the conversation; none where it cannot."""
+        return [] if self.end_of_conversation_id is None else [self.end_of_conversation_id]
+
+    def said(self, text: str) -> tuple[str, bool]:
+        """A sampled text as what was said, and whether its words ended the conversation."""
+        return text, False
+
     def prompt_ids(self, turns: Sequence[Turn], own_role: Role) -> list[int]:
         """Ids up to where this template opens its role's next turn.
 

@@ -73,9 +73,10 @@ class TurnSampler:
         drawn = derive_seed(seed, self._role, len(turns), attempt)
         request = GenerationRequest(prompt_ids, self._sampling, drawn, self._stop_ids, self._bias)
         completion = await self._backend.generate(request)
-        text = self._renderer.decode(completion.token_ids).strip()
-        turn = Turn(self._role, text, "sampled", completion.token_ids)
+        sampled = self._renderer.decode(completion.token_ids).strip()
+        text, told = self._renderer.said(sampled)
+        turn = Turn(self._role, text, "sampled", None if told else completion.token_ids)
         stop = completion.finish == "stop"
         usage = Usage(len(prompt_ids), completion.cached_tokens, len(completion.token_ids) + stop)
-        ends = self._end_id is not None and completion.stop_id == self._end_id
+        ends = told or (self._end_id is not None and completion.stop_id == self._end_id)
         return SampledTurn(turn, usage, ends, not stop, usage.prompt_tokens + usage.sampled_tokens)

@@ -12,6 +12,7 @@ multiwoz       {goal, log: [{text}]}: MultiWOZ 2.1 (arXiv:1907.01669); user and 
 topical_chat   {content: [{agent: agent_1|agent_2, message}]}: Topical-Chat; the first to speak is the user
 abcd           {convo_id, original: [[agent|customer|action, text]...]}: ABCD (arXiv:2104.00783); actions are left out
 
+What people were told to get done is kept as `meta.intent`, where the source says it.
 Greetings of the assistant are moved to `meta.greeting`: the user's first turn opens the conversation with or without.
 """
 
@@ -35,6 +36,7 @@ from selfplay.data.converters.fields import (
     texts_field,
     without_greeting,
 )
+from selfplay.data.converters.intents import intent_of_goal, intent_of_states
 from selfplay.errors import BadRow
 
 _ASSISTANT: dict[str, Role] = {"user": "user", "assistant": "assistant"}
@@ -44,11 +46,12 @@ _CUSTOMER: dict[str, Role] = {"customer": "user", "agent": "assistant"}
 
 
 def convert_sgd(row: Mapping[str, Any]) -> Iterator[Conversation]:
-    """One whole dialogue; `meta.services` keeps the services it is about."""
-    pairs = pairs_of(list_field(row, "turns"), "speaker", "utterance", _SYSTEM)
+    """One whole dialogue; `meta.services` keeps the services it is about, `meta.intent` what the user asked of them."""
+    turns = list_field(row, "turns")
+    pairs = pairs_of(turns, "speaker", "utterance", _SYSTEM)
     services = row.get("services")
-    meta = {"services": list(services)} if isinstance(services, list) else {}
-    yield conversation_from_pairs(text_field(row, "dialogue_id"), pairs, meta=meta)
+    meta: dict[str, Any] = {"services": list(services)} if isinstance(services, list) else {}
+    yield conversation_from_pairs(text_field(row, "dialogue_id"), pairs, meta=meta | intent_of_states(turns))
 
 
 def convert_dailydialog(row: Mapping[str, Any]) -> Iterator[Conversation]:
@@ -85,13 +88,13 @@ def convert_camrest(row: Mapping[str, Any]) -> Iterator[Conversation]:
     for exchange in list_field(row, "dial"):
         pairs.append(("user", text_field(object_field(exchange, "usr"), "transcript")))
         pairs.append(("assistant", text_field(object_field(exchange, "sys"), "sent")))
-    yield conversation_from_pairs(id_of(row, "dialogue_id", pairs), pairs)
+    yield conversation_from_pairs(id_of(row, "dialogue_id", pairs), pairs, meta=intent_of_goal(row.get("goal")))
 
 
 def convert_multiwoz(row: Mapping[str, Any]) -> Iterator[Conversation]:
     """One whole dialogue."""
     pairs = alternating(text_field(turn, "text") for turn in list_field(row, "log"))
-    yield conversation_from_pairs(id_of(row, "id", pairs), pairs)
+    yield conversation_from_pairs(id_of(row, "id", pairs), pairs, meta=intent_of_goal(row.get("goal")))
 
 
 def convert_topical_chat(row: Mapping[str, Any]) -> Iterator[Conversation]:

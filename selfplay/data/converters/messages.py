@@ -20,6 +20,7 @@ from typing import Any
 
 from selfplay.chat.conversation import Conversation, Role, conversation_from_pairs
 from selfplay.data.converters.fields import id_of, list_field, pairs_of, text_field
+from selfplay.data.converters.intents import intent_of_goal
 from selfplay.errors import BadRow
 
 _ROLES: dict[str, Role] = {
@@ -62,7 +63,8 @@ def convert_wildchat(row: Mapping[str, Any]) -> Iterator[Conversation]:
 def convert_crosswoz(row: Mapping[str, Any]) -> Iterator[Conversation]:
     """One whole dialogue."""
     pairs = pairs_of(list_field(row, "messages"), "role", "content", {"usr": "user", "sys": "assistant"})
-    yield conversation_from_pairs(id_of(row, "id", pairs), pairs)
+    meta = intent_of_goal({"text": row.get("task description")})
+    yield conversation_from_pairs(id_of(row, "id", pairs), pairs, meta=meta)
 
 
 def _is_spoken(turn: Mapping[str, Any]) -> bool:

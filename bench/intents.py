@@ -1,0 +1,59 @@
+"""What a user gives away of what they want, turn by turn and in all. English: stop words are those of scikit-learn.
+
+Source: intent decomposition of UserLM (arXiv:2510.06552): how much a turn overlaps with the intent, stop words removed.
+People say what they want bit by bit and in other words, so their overlap is low. Conversations carry the intent as
+`meta.intent`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from bench.intervals import Estimate, bootstrap, ratio
+from bench.words import words
+from selfplay.chat.conversation import Conversation
+
+
+def decomposition(conversations: Sequence[Conversation]) -> Estimate:
+    """Mean over user turns of |turn ∩ intent| / |turn ∪ intent|, sets of words without stop words. Low is human."""
+    sums = [_overlaps(conversation) for conversation in conversations]
+    totals = np.array([(sum(overlaps), len(overlaps)) for overlaps in sums], dtype=float).reshape(-1, 2)
+    return ratio(totals[:, 0], totals[:, 1])
+
+
+def coverage(conversations: Sequence[Conversation]) -> Estimate:
+    """Mean over conversations of the share of the intent's words that some user turn says, without stop words."""
+    shares = np.array([_covered(conversation) for conversation in conversations])
+    return bootstrap(len(shares), lambda rows: float(shares[rows].mean()))
+
+
+def having_intents(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """The conversations that carry an intent with words in it, and a user turn."""
+    return [c for c in conversations if c.of("user") and content_words(str(c.meta.get("intent", "")))]
+
+
+def content_words(text: str) -> frozenset[str]:
+    """The different words of a text without stop words."""
+    return frozenset(words(text)) - _stop_words()
+
+
+def _overlaps(conversation: Conversation) -> list[float]:
+    intent = content_words(str(conversation.meta["intent"]))
+    said = [content_words(text) for text in conversation.of("user")]
+    return [len(turn & intent) / len(turn | intent) for turn in said]
+
+
+def _covered(conversation: Conversation) -> float:
+    intent = content_words(str(conversation.meta["intent"]))
+    said = frozenset[str]().union(*map(content_words, conversation.of("user")))
+    return len(said & intent) / len(intent)
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS)

@@ -1,0 +1,210 @@
+"""Can simulated user turns be told from people's? AUC of whatever tries to: 0.5 = it cannot, 1 = always.
+
+Classifier two-sample test (Lopez-Paz and Oquab, arXiv:1610.06545), cross-validated in folds that never split a
+conversation, equally many turns a side. Three classifiers: n-grams (always), a fine-tuned encoder, a detector that was
+trained elsewhere and is asked over HTTP. Nothing but the last one leaves this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.intervals import Estimate, bootstrap
+from selfplay.chat.conversation import Conversation
+from selfplay.errors import BackendError, ModelError
+
+FOLDS = 5
+TURNS = 20_000
+"""Most turns of a side; more are drawn from at random."""
+DETECTOR_TURNS = 500
+DETECTOR_KEY = "SELFPLAY_DETECTOR_KEY"
+_AT_ONCE = 8
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Classifier = Callable[[list[str], Ints, list[str]], Floats]
+"""(training texts, their labels, texts to judge) → probability of `simulated`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Turns of both sides in equal number, labels (1 = simulated) and the conversation each belongs to; (N,)."""
+
+    texts: list[str]
+    labels: Ints
+    groups: Ints
+
+
+def two_sample_auc(
+    people: Sequence[Conversation],
+    simulated: Sequence[Conversation],
+    seed: int = 0,
+    classifier: Classifier | None = None,
+    turns: int = TURNS,
+) -> Estimate:
+    """AUC of a classifier that tells simulated user turns from people's; left out, `ngrams`.
+
+    Raises:
+        ValueError: a side has fewer conversations with user turns than there are folds.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    for name, side in (("people", people), ("simulated", simulated)):
+        if (spoken := sum(bool(conversation.of("user")) for conversation in side)) < FOLDS:
+            raise ValueError(f"{spoken} conversations of {name} have user turns; {FOLDS} folds need as many or more")
+    sides = balanced(people, simulated, seed, turns)
+    scores = np.zeros(len(sides.texts))
+    for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(
+        sides.texts, sides.labels, sides.groups
+    ):
+        known, judged = [sides.texts[row] for row in train], [sides.texts[row] for row in test]
+        scores[test] = (classifier or ngrams)(known, sides.labels[train], judged)
+    return _auc(sides, scores)
+
+
+def detector_auc(
+    people: Sequence[Conversation], simulated: Sequence[Conversation], url: str, seed: int = 0
+) -> Estimate:
+    """AUC of a detector of machine-written text: POST {"text": ...}, answered by {"ai_likelihood": 0 to 1}.
+
+    The key in $SELFPLAY_DETECTOR_KEY goes along as `x-api-key`. At most 500 turns a side are sent.
+    Source: UserLM (arXiv:2510.06552) judges naturalness by such a detector.
+
+    Raises:
+        BackendError: the detector cannot be reached or answers something else.
+    """
+    sides = balanced(people, simulated, seed, DETECTOR_TURNS)
+    return _auc(sides, np.array(asyncio.run(_detect(url, sides.texts))))
+
+
+def balanced(people: Sequence[Conversation], simulated: Sequence[Conversation], seed: int, most: int) -> Sides:
+    """Equally many user turns of both sides, at most `most` each, drawn at random."""
+    turns = [
+        [(text, f"{label}/{number}") for number, c in enumerate(side) for text in c.of("user")]
+        for label, side in ((0, people), (1, simulated))
+    ]
+    size = min(most, *map(len, turns))
+    picked = [random.Random(seed).sample(side, size) for side in turns]
+    names = [group for side in picked for _, group in side]
+    groups = np.unique(names, return_inverse=True)[1]
+    return Sides([text for side in picked for text, _ in side], np.repeat([0, 1], size), groups)
+
+
+def ngrams(texts: list[str], labels: Ints, judged: list[str]) -> Floats:
+    """Logistic regression on TF-IDF word 1- and 2-grams, signs and case included."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    # Chinese and kana by character: nothing spaces them, and a sentence that is one word tells nothing.
+    pattern = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]"
+    model: Any = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern, lowercase=False),
+        LogisticRegression(max_iter=1000),
+    )
+    found: Floats = model.fit(texts, labels).predict_proba(judged)[:, 1]
+    return found
+
+
+def encoder(folder: Path, epochs: int = 1, seed: int = 0) -> Classifier:
+    """A classifier that fine-tunes the encoder (or any language model) in `folder` on each fold.
+
+    Raises:
+        ModelError: nothing there that can be read.
+    """
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder}: no model folder; give one with config.json, tokenizer and safetensors weights")
+
+    def classify(texts: list[str], labels: Ints, judged: list[str]) -> Floats:
+        import torch
+
+        torch.manual_seed(seed)
+        model, tokenizer = _classification_model(folder)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=2e-5)
+        order = np.random.default_rng(seed).permutation(np.tile(np.arange(len(texts)), epochs))
+        model.train()
+        for batch in _chunks(order.tolist(), 32):
+            loss = model(**tokenizer([texts[row] for row in batch]), labels=torch.tensor(labels[batch])).loss
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        model.eval()
+        with torch.inference_mode():
+            logits = [model(**tokenizer(batch)).logits for batch in _chunks(judged, 64)]
+        return torch.cat(logits).softmax(-1)[:, 1].double().numpy()
+
+    return classify
+
+
+def _classification_model(folder: Path) -> tuple[Any, Callable[[list[str]], Any]]:
+    """The model with a new head of two classes, and its tokenizer ready for batches."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # that the head is new is meant
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype="float32")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: no encoder that can be read ({error})") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, lambda texts: tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="pt",
+                                          return_token_type_ids=False)  # fmt: skip
+
+
+def _auc(sides: Sides, scores: Floats) -> Estimate:
+    """AUC with an interval over conversations."""
+    from scipy.stats import rankdata
+
+    members = [np.flatnonzero(sides.groups == group) for group in range(int(sides.groups.max()) + 1)]
+    ranks = rankdata(scores, method="dense").astype(np.int64)
+
+    def auc(rows: NDArray[np.intp]) -> float:
+        """P(simulated scores above people), ties half: from counts by score, without sorting again (Mann-Whitney)."""
+        turns = np.concatenate([members[row] for row in rows])
+        machine = np.bincount(ranks[turns][sides.labels[turns] == 1], minlength=len(scores) + 1).astype(float)
+        human = np.bincount(ranks[turns][sides.labels[turns] == 0], minlength=len(scores) + 1).astype(float)
+        below = np.cumsum(human) - human
+        return float(machine @ (below + human / 2) / max(machine.sum() * human.sum(), 1))
+
+    return bootstrap(len(members), auc)
+
+
+async def _detect(url: str, texts: Sequence[str]) -> list[float]:
+    import aiohttp
+
+    key = os.environ.get(DETECTOR_KEY)
+    headers = {"x-api-key": key} if key else {}
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def ask(text: str) -> float:
+        async with slots, session.post(url, json={"text": text}) as reply:
+            reply.raise_for_status()
+            found = float((await reply.json())["ai_likelihood"])
+            if not 0 <= found <= 1:
+                raise ValueError(f"ai_likelihood {found} is not between 0 and 1")
+            return found
+
+    try:
+        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(60)) as session:
+            return await asyncio.gather(*map(ask, texts))
+    except (aiohttp.ClientError, TimeoutError, KeyError, TypeError, ValueError) as error:
+        raise BackendError(
+            f'detector {url}: {type(error).__name__} {error}; expected {{"ai_likelihood": 0 to 1}} for {{"text": ...}}'
+        ) from error
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

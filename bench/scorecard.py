@@ -1,0 +1,242 @@
+"""How human a simulated user is: every metric for every row (simulators, prompted models, people), with intervals.
+
+What cannot be computed (no people to compare with, a package that is not installed, too few conversations, a language a
+metric does not know) is left out with its reason; the other metrics still run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench.diversity import distinct, jaccard_diversity, mtld, self_bleu
+from bench.embeddings import Embedder, drawn, topic_diversity
+from bench.habits import HABITS, ROUNDS, Counted, Habit, counted, distance, rate, tokens_per_turn
+from bench.intents import coverage, decomposition, having_intents
+from bench.intervals import Estimate, ratio
+from bench.likelihood import RoleScore
+from bench.naturalness import detector_auc, encoder, two_sample_auc
+from bench.termination import brier, calibration, goodbye_rule, sampled_ends, score_ends
+from bench.words import Encoded, words
+from selfplay.chat.conversation import Conversation
+from selfplay.data.cleaning.language import language_of
+from selfplay.errors import SelfplayError
+
+PEOPLE, GOODBYE_RULE = "people", "goodbye rule"
+FIRST_TURNS = 2000
+"""First turns compared pair by pair, as in UserLM; a sample where there are more."""
+EQUAL_TURNS = 20_000
+"""Most user turns that distinct-n and self-BLEU look at; all rows are given equally many."""
+_TOLD_FROM = 50
+
+
+@dataclass(slots=True)
+class Scorecard:
+    """Estimates by row and metric, and why others are missing."""
+
+    title: str
+    rows: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    """metric → row → reason."""
+    notes: list[str] = field(default_factory=list)
+    """What the figures stand on: sizes, tokenizers, samples."""
+
+    @property
+    def subject(self) -> str:
+        """The row the scorecard is about: the first that is no reference."""
+        return next((row for row in self.rows if row not in (PEOPLE, GOODBYE_RULE)), PEOPLE)
+
+    def put(self, row: str, metric: str, compute: Callable[[], Estimate]) -> None:
+        """Compute one figure; where it has a reason not to be there, keep the reason."""
+        try:
+            self.rows.setdefault(row, {})[metric] = compute()
+        except (ValueError, SelfplayError) as error:
+            self.leave_out(row, metric, str(error))
+
+    def leave_out(self, row: str, metric: str, reason: str) -> None:
+        """Say why a figure is missing."""
+        self.rows.setdefault(row, {})
+        self.left_out.setdefault(metric, {})[row] = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What metrics of texts need beside the texts."""
+
+    count_tokens: Callable[[str], int]
+    tokenizer: str
+    embedder: Embedder | None = None
+    encoder: Path | None = None
+    detector: str | None = None
+    seed: int = 0
+
+
+def score_likelihood(card: Scorecard, row: str, score: RoleScore, suffix: str = "") -> None:
+    """Bits per byte and perplexity from a scorer's pass; `suffix` tells passes apart."""
+    import numpy as np
+
+    bits, size, tokens = (np.array(values, dtype=float) for values in (score.bits, score.bytes, score.tokens))
+    card.put(row, f"bits_per_byte{suffix}", lambda: ratio(bits, size))
+    card.put(row, f"perplexity{suffix}", lambda: _to_power(ratio(bits, tokens)))
+
+
+def score_termination(
+    card: Scorecard, row: str, people: Sequence[Conversation], ends: Sequence[Sequence[float]] | None
+) -> None:
+    """The end decision against where people stopped: of p(end) by conversation, or (None) of the goodbye-word rule.
+
+    Only whole conversations within the context count; a set without any gets no figures.
+    """
+    known = [
+        number
+        for number, conversation in enumerate(people)
+        if conversation.shows_an_ending and (ends is None or len(ends[number]) == conversation.rounds)
+    ]
+    names = ("end_precision", "end_recall", "end_f1", *(("end_calibration_error", "end_brier") if ends else ()))
+    if not known:
+        for name in names:
+            card.leave_out(row, name, "no conversation shows where its user stopped (cut at their source)")
+        return
+    whole = [people[number] for number in known]
+    if ends is None:
+        decisions = [goodbye_rule(conversation) for conversation in whole]
+    else:
+        probabilities = [ends[number] for number in known]
+        decisions = sampled_ends(whole, probabilities)
+        card.put(row, "end_calibration_error", lambda: calibration(probabilities))
+        card.put(row, "end_brier", lambda: brier(probabilities))
+    score = score_ends(whole, decisions)
+    card.rows.setdefault(row, {}).update(end_precision=score.precision, end_recall=score.recall, end_f1=score.f1)
+
+
+def score_texts(
+    card: Scorecard,
+    sides: dict[str, Sequence[Conversation]],
+    tools: Tools,
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Diversity, intents, habits and distance from people, for conversations by row; the row `people` is the human one.
+
+    People are compared with themselves, half against half.
+    """
+    equal = min([EQUAL_TURNS, *(sum(len(c.of("user")) for c in side) for side in sides.values())])
+    card.notes.append(
+        f"distinct-n and self-BLEU: {equal:,} user turns of each row; first turns: at most {FIRST_TURNS:,}"
+    )
+    people = sides.get(PEOPLE)
+    for row, side in sides.items():
+        say(f"{row}: {len(side):,} conversations")
+        spoken = [conversation for conversation in side if conversation.of("user")]
+        language = language_among(spoken)
+        score_diversity(card, row, spoken, equal, tools)
+        score_intents(card, row, spoken, language)
+        if people is None:
+            for metric in ("naturalness_auc", "rounds_distance"):
+                card.leave_out(row, metric, "no people to compare with; give --data or --people")
+            score_habits(card, row, side, None, language, tools)
+        elif row == PEOPLE:
+            score_habits(card, row, side[1::2], side[::2], language, tools, whole=side)
+            score_naturalness(card, row, side[1::2], side[::2], tools)
+        else:
+            score_habits(card, row, side, people, language, tools)
+            score_naturalness(card, row, spoken, people, tools)
+
+
+def score_diversity(card: Scorecard, row: str, spoken: Sequence[Conversation], equal: int, tools: Tools) -> None:
+    """First turns, distinct-n, MTLD, self-BLEU and topics."""
+    draws = random.Random(tools.seed)
+    openings = [words(conversation.of("user")[0]) for conversation in spoken]
+    first = draws.sample(openings, min(FIRST_TURNS, len(openings)))
+    turns = [text for conversation in spoken for text in conversation.of("user")]
+    drawn_turns = [words(text) for text in draws.sample(turns, min(equal, len(turns)))]
+    card.put(row, "first_turn_diversity", lambda: jaccard_diversity(first, tools.seed))
+    for order, grams in enumerate(Encoded(drawn_turns).grams(3), start=1):
+        card.put(row, f"distinct_{order}", partial(distinct, grams, len(drawn_turns), tools.seed))
+    card.put(row, "mtld", lambda: mtld([words(" ".join(c.of("user"))) for c in spoken], tools.seed))
+    card.put(row, "self_bleu", lambda: self_bleu(drawn_turns, tools.seed))
+    embedder = tools.embedder
+    if embedder is not None:
+        about = drawn(["\n".join(conversation.of("user")) for conversation in spoken], tools.seed)
+        card.put(row, "topic_diversity", lambda: topic_diversity(embedder.embed(about), tools.seed))
+
+
+def score_intents(card: Scorecard, row: str, spoken: Sequence[Conversation], language: str | None) -> None:
+    """Overlap with the intent and coverage of it, where conversations carry one."""
+    having = having_intents(spoken)
+    for metric, compute in (("intent_overlap", decomposition), ("intent_coverage", coverage)):
+        if not having:
+            card.leave_out(row, metric, "conversations without an intent")
+        elif language != "en":
+            card.leave_out(row, metric, f"stop words are English; the texts are {language or 'of no language told'}")
+        else:
+            card.put(row, metric, partial(compute, having))
+
+
+def score_habits(
+    card: Scorecard,
+    row: str,
+    side: Sequence[Conversation],
+    people: Sequence[Conversation] | None,
+    language: str | None,
+    tools: Tools,
+    whole: Sequence[Conversation] | None = None,
+) -> None:
+    """Each habit's rate, and its distance from people's. `whole`: what the rate is of, where it is not `side`."""
+    tokens = tokens_per_turn(tools.count_tokens)
+    for habit in (ROUNDS, *HABITS[:1], tokens, *HABITS[1:]):
+        if habit.english and language != "en":
+            reason = f"knows English only; the texts are {language or 'of no language told'}"
+            card.leave_out(row, habit.name, reason)
+            continue
+        card.put(row, habit.name, lambda h=habit: rate(_counted(h, whole or side)))  # type: ignore[misc]
+        if people is not None:
+            compute = partial(_distance, habit, people, side)
+            card.put(row, f"{habit.name}_distance", compute)
+
+
+def score_naturalness(
+    card: Scorecard, row: str, simulated: Sequence[Conversation], people: Sequence[Conversation], tools: Tools
+) -> None:
+    """The two-sample tests."""
+    card.put(row, "naturalness_auc", lambda: two_sample_auc(people, simulated, tools.seed))
+    folder, url = tools.encoder, tools.detector
+    if folder is not None:
+        card.put(
+            row,
+            "naturalness_auc_encoder",
+            lambda: two_sample_auc(people, simulated, tools.seed, encoder(folder, seed=tools.seed), turns=FIRST_TURNS),
+        )
+    if url is not None:
+        card.put(row, "naturalness_auc_detector", lambda: detector_auc(people, simulated, url, tools.seed))
+
+
+def language_among(conversations: Sequence[Conversation]) -> str | None:
+    """The language most of the users write; None: it cannot be told."""
+    step = max(1, len(conversations) // _TOLD_FROM)
+    told = Counter(language_of("\n".join(c.of("user"))) for c in conversations[::step])
+    told.pop(None, None)
+    return told.most_common(1)[0][0] if told else None
+
+
+def _counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
+    """Rounds are of conversations that were not cut at their source; simulated ones never are."""
+    if habit is ROUNDS:
+        conversations = [c for c in conversations if c.complete or c.ended is not None]
+    found = counted(habit, conversations)
+    if not found.conversations:
+        raise ValueError("no whole conversation" if habit is ROUNDS else "no user turns")
+    return found
+
+
+def _distance(habit: Habit, people: Sequence[Conversation], simulated: Sequence[Conversation]) -> Estimate:
+    return distance(_counted(habit, people), _counted(habit, simulated))
+
+
+def _to_power(bits_per_token: Estimate) -> Estimate:
+    """Perplexity from bits per token: 2 to its power, the interval's ends too."""
+    bits = bits_per_token
+    return Estimate(2.0**bits.value, 2.0**bits.low, 2.0**bits.high, bits.n)

@@ -1,0 +1,75 @@
+"""Words, as every metric of texts here counts them.
+
+word     letters and digits of any script with the apostrophes and hyphens inside them, in lower case; each Chinese
+         character and kana is a word of its own, since nothing spaces them.
+n-grams  runs of n words inside one text, as rows of integers, so that any number of them is counted without hashing
+         strings twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+_ASCII_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
+_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|(?:(?![{_UNSPACED}])[^\W_])+(?:['’-](?:(?![{_UNSPACED}])[^\W_])+)*")
+COUNTED_AS = "words: runs of letters and digits, Chinese characters and kana one by one"
+"""How texts were split, for reports."""
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    lower = text.lower()
+    return (_ASCII_WORD if lower.isascii() else _WORD).findall(lower)
+
+
+@dataclass(frozen=True, slots=True)
+class Grams:
+    """The n-grams of many texts. `gram` numbers different ones from 0, `text` says in which text each stands; (N,)."""
+
+    gram: Ints
+    text: Ints
+
+    @property
+    def different(self) -> int:
+        """How many different n-grams there are."""
+        return int(self.gram.max()) + 1 if len(self.gram) else 0
+
+
+class Encoded:
+    """Texts as numbers: one per different word. Shapes: `ids` (N,) all words in order, `lengths` (texts,)."""
+
+    def __init__(self, texts: Sequence[Sequence[str]]) -> None:
+        """Number the words of texts that are split already."""
+        vocabulary: dict[str, int] = {}
+        number: Any = vocabulary.setdefault
+        self.ids: Ints = np.fromiter((number(word, len(vocabulary)) for word in chain(*texts)), np.int64)
+        self.lengths: Ints = np.fromiter(map(len, texts), np.int64, len(texts))
+
+    def grams(self, highest: int) -> list[Grams]:
+        """Grams of order 1 to `highest`. Exact: each order numbers pairs of (the order below, next word)."""
+        text = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        gram = _numbered(self.ids)
+        found = [Grams(gram, text)]
+        for order in range(2, highest + 1):
+            # An n-gram starts wherever the (n-1)-gram and the one a word later stand in one text.
+            pairs = gram[:-1] * (int(gram.max(initial=0)) + 1) + gram[1:] if len(gram) else gram
+            inside = text[1:] == text[:-1]
+            # Of the order below only those that start in one text are left, so neighbours overlap in all but two words.
+            gram, text = _numbered(pairs[inside]), text[:-1][inside]
+            found.append(Grams(gram, text))
+            assert order == len(found)
+        return found
+
+
+def _numbered(values: Ints) -> Ints:
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)

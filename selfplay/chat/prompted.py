@@ -1,0 +1,80 @@
+"""An assistant model that is told to play the user: the baseline that trained user simulators are measured against.
+
+The conversation is turned around: what the user said becomes the model's own turns, what the assistant said comes in as
+the other side's, and an instruction opens the talk. The model ends it by saying <|endconversation|> in plain text.
+Source: the prompted baselines of UserLM (arXiv:2510.06552) and PlatoLM (arXiv:2308.11534); the wording is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from selfplay.chat.conversation import Conversation, Role, Turn
+from selfplay.chat.families import END_OF_CONVERSATION
+from selfplay.chat.rendering import ChatRenderer, Rendered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+INSTRUCTION = (
+    "You are a person who talks to an AI assistant. Write what the person says next and nothing else: short, plain, "
+    "one message at a time. Do not answer as the assistant. When you have what you came for, say only "
+    f"{END_OF_CONVERSATION}"
+)
+_TURNED: dict[Role, Role] = {"user": "assistant", "assistant": "user"}
+
+
+class PromptedUser(ChatRenderer):
+    """Renders a user's side through the template of an assistant model."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
+        """Bind the model's own template; see `ChatRenderer`."""
+        super().__init__(tokenizer, template)
+        self.end_of_conversation_id = None  # it ends in words: the token means nothing to it, where there is one
+
+    def prompt_ids(self, turns: Sequence[Turn], own_role: Role) -> list[int]:
+        """Ids up to where the model says the user's next turn."""
+        return super().prompt_ids(_turned(turns), "assistant")
+
+    def render(self, conversation: Conversation) -> Rendered:
+        """The whole conversation, its end in plain text where it is known.
+
+        The mask holds each of the user's turns and the token that ends it. It is found by the lengths of prompts, so
+        the template needs no generation tags.
+        """
+        turns = conversation.turns
+        if conversation.shows_an_ending:
+            turns = (*turns, Turn("user", END_OF_CONVERSATION))
+        ids, _ = super().render(Conversation(conversation.id, tuple(_turned(turns)), complete=False))
+        mask = [0] * len(ids)
+        for number, turn in enumerate(turns):
+            if turn.role == "user":
+                start = len(self.prompt_ids(turns[:number], "user"))
+                stop = ids.index(self.end_of_turn_id, start) + 1
+                mask[start:stop] = [1] * (stop - start)
+        return Rendered(ids, mask)
+
+    def end_ids(self) -> list[int]:
+        """The ids that end the conversation: the words for it and the end of the turn."""
+        return [*self.encode_text(END_OF_CONVERSATION), self.end_of_turn_id]
+
+    def said(self, text: str) -> tuple[str, bool]:
+        """A sampled turn without the words that end the conversation, and whether it had them."""
+        before, ended, _ = text.partition(END_OF_CONVERSATION)
+        return (before.strip(), True) if ended else (text, False)
+
+
+def with_intent(conversation: Conversation) -> Conversation:
+    """The conversation with its intent as a leading system turn, as UserLM-8b is given it. The user's side sees it."""
+    spoken = tuple(turn for turn in conversation.turns if turn.role != "system")
+    intent = Turn("system", str(conversation.meta["intent"]), "fixed")
+    return replace(conversation, turns=(intent, *spoken), context=0)
+
+
+def _turned(turns: Sequence[Turn]) -> list[Turn]:
+    told = [turn.content for turn in turns if turn.role == "system"]
+    opening = "\n\n".join([INSTRUCTION, *(f"What you want: {intent}" for intent in told)])
+    turned = [replace(turn, role=_TURNED[turn.role]) for turn in turns if turn.role != "system"]
+    return [Turn("user", opening, "fixed"), *turned]

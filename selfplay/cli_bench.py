@@ -1,0 +1,80 @@
+"""`selfplay bench ...`: scores of simulated users, of corpora, of the embedded pair. Parses, calls `app`, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+bench_cli = typer.Typer(help="Score models and conversations.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@bench_cli.command()
+def simulator(
+    out: Annotated[Path, typer.Option(help="Folder for scorecard.json, scorecard.md, panel.png and the runs.")],
+    model: Annotated[list[str] | None, typer.Option(help="[NAME=]FOLDER of a user simulator (repeatable).")] = None,
+    prompted: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]FOLDER of an assistant told to be the user.")
+    ] = None,
+    conversations: Annotated[
+        list[str] | None, typer.Option(help="[NAME=]RUN or FILE of conversations that exist.")
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Held-out people: catalogue name or file.")] = None,
+    people: Annotated[list[str] | None, typer.Option(help="People beside free self-play; default: see docs.")] = None,
+    temperature: Annotated[list[float] | None, typer.Option(help="Of the first model; a row each.")] = None,
+    intents: Annotated[bool, typer.Option("--intents", help="The models were trained with intents.")] = False,
+    embeddings: Annotated[str | None, typer.Option(help="sentence-transformers model, for topic diversity.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Model folder fine-tuned to tell users from people.")] = None,
+    detector: Annotated[str | None, typer.Option(help="URL of a detector; key in $SELFPLAY_DETECTOR_KEY.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Simulator folder whose tokenizer counts tokens.")] = None,
+    recipe: Annotated[str, typer.Option(help="Self-play: YAML file or shipped recipe.")] = "nano/generate",
+    assistant: Annotated[str | None, typer.Option(help="Folder of the assistant they talk to, or a URL.")] = None,
+    number: Annotated[int, typer.Option("-n", help="Free conversations of each model.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of self-play and of samples.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting of self-play: key.key=value.")
+    ] = None,
+) -> None:
+    """How human is a simulated user: likelihood, ending, naturalness, diversity, habits; people in the same table."""
+    from selfplay import app, config, console, console_bench
+
+    rows = {name: console_bench.named(given or []) for name, given in
+            (("models", model), ("prompted", prompted), ("conversations", conversations))}  # fmt: skip
+    values = {
+        **rows,
+        "data": data or [],
+        "people": people or [],
+        "temperatures": temperature or [],
+        "intents": intents,
+        "embeddings": embeddings,
+        "encoder": encoder,
+        "detector": detector,
+        "tokenizer": tokenizer or "nano",
+    }
+    wanted = config.validated(app.ScorecardConfig, values, "scorecard")
+    overrides = {"assistant": assistant, "conversations": number, "seed": seed}
+    play = config.load_recipe(recipe, config.GenerateConfig, overrides, config.assignments(settings or []))
+    for table in app.bench_simulator(wanted, play, out, console.say):
+        console.print_rows(*table)
+    console.out.print(f"scorecard: {out}/scorecard.md, {out}/panel.png", markup=False, soft_wrap=True)
+
+
+@bench_cli.command("nano")
+def bench_nano(
+    out: Annotated[Path, typer.Option(help="Folder for scores.json, scores.md and the free run.")],
+    data: Annotated[list[str] | None, typer.Option(help="Human sets with services (repeatable).")] = None,
+    base: Annotated[str, typer.Option(help="Model both sides were trained from.")] = "nano",
+    simulator: Annotated[str | None, typer.Option(help="Folder of the user simulator.")] = None,
+    assistant: Annotated[str | None, typer.Option(help="Folder of the assistant.")] = None,
+    conversations: Annotated[int, typer.Option("-n", help="Free conversations.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the free run.")] = 0,
+) -> None:
+    """Score a small pair: likelihood, endings and free self-play, beside base, rule and people."""
+    from selfplay import app, config, console
+
+    overrides = {"simulator": simulator, "assistant": assistant, "conversations": conversations, "seed": seed}
+    settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
+    for table in app.bench_nano(settings, base, data or ["sgd_dev"], out, console.say):
+        console.print_rows(*table)
+    console.out.print(f"scores: {out}/scores.md", markup=False, soft_wrap=True)

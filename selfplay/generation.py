@@ -1,0 +1,164 @@
+"""Self-play runs: a config becomes engines, speakers and a store, and every conversation is held."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import yaml
+
+from selfplay.chat.events import Event, Planned
+from selfplay.config import GenerateConfig
+from selfplay.errors import ConfigError
+from selfplay.playing import interruptible, play
+from selfplay.runs import check_folder, check_served, facts_of, plans_of, prices_of, settled
+from selfplay.serve.vllm_backend import EngineSpec
+from selfplay.sides import cast_of, engine_specs, side_of
+from selfplay.store.forecast import Forecast, forecast
+from selfplay.store.store import DATABASE, RunReader, RunStore
+
+T = TypeVar("T")
+PILOT = 32
+"""Conversations that an estimate is made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it was left. `stopped` is why conversations are still owed; None: all have ended."""
+
+    folder: Path
+    stopped: str | None = None
+
+
+def generate(
+    config: GenerateConfig,
+    *,
+    resume: bool = False,
+    append: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    metrics_port: int | None = None,
+) -> Run:
+    """Hold every conversation of a run and return its folder.
+
+    Ctrl-C finishes the turns in flight and returns; a second one stops at once.
+
+    Args:
+        resume: finish the run in `config.out` instead of starting one.
+        append: grow the run in `config.out` by `config.conversations`.
+        metrics_port: offer figures to Prometheus on this port of 127.0.0.1.
+
+    Raises:
+        SelfplayError: nothing usable was given, or an engine or the store gave up; what was said so far is kept.
+    """
+    if resume and append:
+        raise ConfigError("--append starts more conversations, --resume finishes those there are; use one of them")
+    config = with_folder(config, resume or append)
+    return _run(_generate(config, resume, append, on_event or ignore, metrics_port))
+
+
+def estimate(config: GenerateConfig, on_event: Callable[[Event], None] | None = None) -> Forecast:
+    """What a run would take in tokens, time, disk and money, measured on its first conversations. Keeps nothing.
+
+    Raises:
+        SelfplayError: see `generate`.
+    """
+    return _run(_estimate(config, on_event or ignore))
+
+
+def placement(config: GenerateConfig) -> list[EngineSpec]:
+    """The engines a run would start and where. Starts nothing.
+
+    Raises:
+        SelfplayError: models that are not there, or cannot be placed on this machine.
+    """
+    sides = [side_of(config, "user"), side_of(config, "assistant")]
+    groups = engine_specs(config, sides, Path(config.out or "runs"))
+    return [spec for group in groups.values() for spec in group]
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; a second Ctrl-C, which cancels, is what Ctrl-C usually is."""
+    try:
+        return asyncio.run(work)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def with_folder(config: GenerateConfig, existing: bool = False) -> GenerateConfig:
+    """The config with a run folder; named after the time of day where none is given.
+
+    Raises:
+        ConfigError: a run is to be gone on with and no folder says which.
+    """
+    if config.out is not None:
+        return config
+    if existing:
+        raise ConfigError("--resume and --append need --out, the folder of the run to go on with")
+    return config.model_copy(update={"out": str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))})
+
+
+def open_run(folder: str | Path) -> RunReader:
+    """A run for reading.
+
+    Raises:
+        StoreError: there is none.
+    """
+    return RunReader(Path(folder))
+
+
+def ignore(event: Event) -> None:
+    """For runs nobody watches."""
+
+
+async def _generate(
+    config: GenerateConfig, resume: bool, append: bool, on_event: Callable[[Event], None], metrics_port: int | None
+) -> Run:
+    folder = Path(str(config.out))
+    config = settled(config, resume=resume, append=append)
+    plans = plans_of(config)
+    facts = facts_of(config)
+    check_folder(folder, facts, resume=resume, append=append)
+    sides = [side_of(config, "user"), side_of(config, "assistant")]
+    async with AsyncExitStack() as stack:
+        store = RunStore(folder) if resume or append else RunStore.create(folder, facts, plans)
+        stack.callback(store.close)
+        if append:
+            store.append(facts, plans_of(config, store.counts()[0]))
+        (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False), encoding="utf-8")
+        on_event(Planned(*store.counts()))
+        interrupt = stack.enter_context(interruptible())
+        stopped = None
+        if next(store.unfinished(), None) is not None:
+            cast = await stack.enter_async_context(cast_of(config, sides, folder, on_event))
+            check_served(store, {role: endpoint.model for role, endpoint in cast.endpoints.items()})
+            await stack.enter_async_context(store)
+            stopped = await play(config, store, cast, on_event, interrupt, metrics_port=metrics_port)
+    return Run(folder, stopped)
+
+
+async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None]) -> Forecast:
+    """Play the first conversations of the plan to their end, in a folder that is thrown away."""
+    config = settled(config, resume=False, append=False)
+    wanted = config.conversations or 0
+    pilot = config.model_copy(update={"conversations": min(PILOT, wanted)})
+    sides = [side_of(config, "user"), side_of(config, "assistant")]
+    asked = time.monotonic()
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "pilot"
+        store = RunStore.create(folder, {}, plans_of(pilot))
+        with closing(store), interruptible() as interrupt:
+            async with cast_of(config, sides, folder, on_event) as cast, store:
+                began = time.monotonic()
+                await play(pilot, store, cast, on_event, interrupt)
+                seconds = time.monotonic() - began
+            turns = [len(conversation.turns) for conversation in store.conversations()]
+            totals = store.totals()
+        size = (folder / DATABASE).stat().st_size
+    return forecast(wanted, turns, totals, began - asked, seconds, size, prices_of(config.model_dump()))
