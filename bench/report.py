@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.corpus import Described
 from bench.intervals import Estimate
 from bench.metrics import METRICS
 from bench.nano import Sheet, Table, tables
@@ -83,6 +84,29 @@ def reasons_left_out(card: Scorecard) -> list[str]:
             rows = [row for row, why in reasons.items() if why == reason]
             lines.append(f"{metric} of {', '.join(rows)}: {reason}")
     return lines
+
+
+def write_corpora(out: Path, corpora: Sequence[Described], notes: Sequence[str]) -> None:
+    """Write `corpus.json` ({corpus: {figure: {value, low, high, n}}}) and `corpus.md`."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = {
+        corpus.name: {name: asdict(figure) for name, figure in corpus.figures.items()}
+        | {"dialogues": corpus.dialogues, "refused rows": corpus.refused}
+        for corpus in corpora
+    }
+    _write(out / "corpus.json", json.dumps({**found, "notes": list(notes)}, indent=1, ensure_ascii=False) + "\n")
+    title, header, rows = corpora_table(corpora)
+    _write(out / "corpus.md", "\n".join([f"# {title}", *(f"- {n}" for n in notes), "", _table(header, rows)]) + "\n")
+
+
+def corpora_table(corpora: Sequence[Described], brief: bool = False) -> Table:
+    """A column a corpus; `brief` leaves the intervals out."""
+    names = dict.fromkeys(name for corpus in corpora for name in corpus.figures)
+    ordered = sorted(names, key=lambda name: name.startswith(("repeated", "with")))
+    rows: list[tuple[str, ...]] = [("dialogues", *(f"{corpus.dialogues:,}" for corpus in corpora))]
+    rows += [(name, *(_cell(corpus.figures.get(name), brief) for corpus in corpora)) for name in ordered]
+    rows.append(("rows that are no conversation", *(f"{corpus.refused:,}" for corpus in corpora)))
+    return "corpora", ("figure", *(corpus.name for corpus in corpora)), rows
 
 
 def _cell(estimate: Estimate | None, brief: bool) -> str:

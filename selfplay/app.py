@@ -19,6 +19,7 @@ from bench.settings import ScorecardConfig as ScorecardConfig
 from selfplay.chat.conversation import Conversation, Role
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig
+from selfplay.corpora import describe_corpora as describe_corpora
 from selfplay.data.catalogue import Dataset, catalogue, locate
 from selfplay.data.catalogue import entry_named as entry_named
 from selfplay.data.catalogue import local_file as local_file

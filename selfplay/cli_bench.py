@@ -60,6 +60,33 @@ def simulator(
     console.out.print(f"scorecard: {out}/scorecard.md, {out}/panel.png", markup=False, soft_wrap=True)
 
 
+@bench_cli.command()
+def corpus(
+    sources: Annotated[list[str], typer.Argument(help="[NAME=]RUN, FILE or catalogue name, any number.")],
+    tokenizer: Annotated[str, typer.Option(help="Simulator folder whose tokenizer counts tokens.")] = "nano",
+    embeddings: Annotated[str | None, typer.Option(help="sentence-transformers model: topics, coherence.")] = None,
+    benchmark: Annotated[list[str] | None, typer.Option(help="Question file to look for (repeatable).")] = None,
+    format: Annotated[str | None, typer.Option(help="Source schema, if not recognised; see `data formats`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for corpus.json and corpus.md.")] = None,
+) -> None:
+    """Describe corpora side by side: rounds, tokens, MTLD, topics, languages, duplicates, benchmark questions."""
+    from selfplay import app, console, console_bench
+
+    with console_bench.corpus_progress() as progress:
+        described = app.describe_corpora(
+            console_bench.named(sources),
+            tokenizer=tokenizer,
+            embeddings=embeddings,
+            benchmarks=benchmark or [],
+            format=format,
+            out=out,
+            on_progress=progress,
+        )
+    console_bench.print_corpora(described)
+    if out is not None:
+        console.out.print(f"corpora: {out}/corpus.md", markup=False, soft_wrap=True)
+
+
 @bench_cli.command("nano")
 def bench_nano(
     out: Annotated[Path, typer.Option(help="Folder for scores.json, scores.md and the free run.")],

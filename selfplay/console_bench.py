@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from selfplay.console import err, print_rows
 from selfplay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bench.corpus import Described
 
 
 def named(given: Sequence[str]) -> dict[str, str]:
@@ -23,3 +33,36 @@ def named(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"two rows are called {name!r}; name them, as in one={rows[name]}")
         rows[name] = path
     return rows
+
+
+@contextmanager
+def corpus_progress() -> Iterator[Callable[[str], Callable[[int, float | None], None]]]:
+    """A bar a corpus: call it with the name, and what comes back with the conversations read and their share."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[read]:,} dialogues · {task.fields[rate]:,.0f}/s"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err) as progress:
+
+        def begin(name: str) -> Callable[[int, float | None], None]:
+            task = progress.add_task(escape(name), total=1.0, read=0, rate=0.0)
+            started = time.monotonic()
+
+            def update(read: int, share: float | None) -> None:
+                rate = read / max(1e-3, time.monotonic() - started)
+                total = None if share is None else 1.0
+                progress.update(task, total=total, completed=share or 0.0, read=read, rate=rate)
+
+            return update
+
+        yield begin
+
+
+def print_corpora(corpora: Sequence[Described]) -> None:
+    """The comparison table."""
+    from bench.report import corpora_table
+
+    print_rows(*corpora_table(corpora, brief=len(corpora) > 2))
