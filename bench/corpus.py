@@ -122,6 +122,11 @@ class Describer:
         self._dialogues.add(b"".join(digest(conversation) for conversation in batch))
         self._openings.add(b"".join(_opening_digest(conversation) for conversation in batch))
 
+    def close(self) -> None:
+        """Close the files; may be called twice."""
+        self._dialogues.close()
+        self._openings.close()
+
     def described(self, embedder: Embedder | None = None) -> Described:
         """All figures. Ends the describer."""
         sums, n = self._sums, self.n

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bench.intervals import Estimate, bootstrap, ratio
 from selfplay.chat.conversation import Conversation
-from selfplay.errors import ModelError
+from selfplay.errors import MissingPackage, ModelError
 
 SAMPLE = 2000
 _BATCH = 64
@@ -31,12 +31,13 @@ class Embedder:
         """Load a model folder or hub name.
 
         Raises:
-            ModelError: sentence-transformers is missing, or the model cannot be read.
+            MissingPackage: sentence-transformers is not installed.
+            ModelError: the model cannot be read.
         """
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise ModelError("embeddings need sentence-transformers; `pip install 'selfplay[bench]'`") from error
+            raise MissingPackage("embeddings need sentence-transformers; `pip install 'selfplay[bench]'`") from error
         try:
             self._model: Any = SentenceTransformer(name, trust_remote_code=False)
         except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from bench.intervals import Estimate, between, ratio
 from bench.words import words
 from selfplay.chat.conversation import Conversation
 from selfplay.chat.drift import drifts, folded
-from selfplay.errors import ModelError
+from selfplay.errors import MissingPackage
 
 Counts = list[tuple[float, float]]
 GREETING_OR_THANKS = re.compile(
@@ -94,8 +94,9 @@ def role_drift(conversation: Conversation) -> Counts:
 
 
 def rounds(conversation: Conversation) -> Counts:
-    """Answered user turns of the conversation."""
-    return [(conversation.rounds, 1)]
+    """Answered user turns of the conversation. Of one that was cut at its source nobody knows how many there were."""
+    known = conversation.complete or conversation.ended is not None
+    return [(conversation.rounds, 1)] if known else []
 
 
 ROUNDS = Habit("rounds", rounds, size=True)
@@ -127,7 +128,7 @@ class Counted:
 
 
 def counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
-    """The habit's counts over conversations; those without a user turn are left out."""
+    """The habit's counts over conversations; those it has nothing to say of are left out."""
     found = [counts for counts in map(habit.counts, conversations) if counts]
     flat = np.array([count for counts in found for count in counts], dtype=float).reshape(-1, 2)
     owner = np.repeat(np.arange(len(found)), [len(counts) for counts in found])
@@ -179,10 +180,10 @@ def _known_words() -> Any:
     """The English word list of pyspellchecker.
 
     Raises:
-        ModelError: it is not installed.
+        MissingPackage: it is not installed.
     """
     try:
         from spellchecker import SpellChecker
     except ImportError as error:
-        raise ModelError("typos need pyspellchecker; `pip install 'selfplay[bench]'`") from error
+        raise MissingPackage("typos need pyspellchecker; `pip install 'selfplay[bench]'`") from error
     return SpellChecker(language="en").word_frequency.dictionary

@@ -33,6 +33,7 @@ def write_panel(path: Path, card: Scorecard, sides: dict[str, Sequence[Conversat
     drawn |= dict([item for item in sides.items() if item[0] != PEOPLE][:_DRAWN])
     _histogram(axes[0, 0], HABITS[0], drawn, colours, "words per user turn")
     _histogram(axes[0, 1], ROUNDS, drawn, colours, "rounds per conversation")
+    axes[0, 1].xaxis.get_major_locator().set_params(integer=True)
     _bars(axes[0, 2], card, "naturalness_auc", colours, "told from people (AUC; 0.5 = cannot)", mark=0.5)
     _diversity(axes[1, 0], card, colours)
     _bars(axes[1, 1], card, "end_f1", colours, "end of the conversation (F1)")
@@ -74,8 +75,9 @@ def _bars(
     found = {row: estimates[metric] for row, estimates in card.rows.items() if metric in estimates}
     if not found:
         return _nothing(axis, title)
-    places = np.arange(len(found))
-    axis.barh(places, [e.value for e in found.values()], color=[colours[row] for row in found], height=0.62)
+    places, start = np.arange(len(found)), mark or 0.0
+    widths = [e.value - start for e in found.values()]
+    axis.barh(places, widths, left=start, color=[colours[row] for row in found], height=0.62)
     axis.errorbar([e.value for e in found.values()], places, xerr=_errors(found.values()), fmt="none", ecolor="black",
                   elinewidth=1, capsize=2)  # fmt: skip
     lowest, highest = (pick([getattr(e, end) for e in found.values()]) for pick, end in ((min, "low"), (max, "high")))
@@ -85,8 +87,8 @@ def _bars(
     axis.set_yticks(places, list(found), fontsize=8)
     axis.invert_yaxis()
     if mark is not None:
-        axis.axvline(mark, color="black", linewidth=1, linestyle=":")
-        axis.set_xlim(min(0.4, lowest - room), highest + 3 * room)
+        axis.axvline(mark, color="black", linewidth=1)
+        axis.set_xlim(min(0.4, lowest - room), max(1.0, highest) + 2 * room)
     else:
         axis.set_xlim(0, highest + 3 * room)
     _dress(axis, title)

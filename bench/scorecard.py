@@ -70,6 +70,8 @@ class Tools:
     count_tokens: Callable[[str], int]
     tokenizer: str
     embedder: Embedder | None = None
+    no_embedder: str = ""
+    """Why there is none though one was asked for."""
     encoder: Path | None = None
     detector: str | None = None
     seed: int = 0
@@ -162,6 +164,8 @@ def score_diversity(card: Scorecard, row: str, spoken: Sequence[Conversation], e
     if embedder is not None:
         about = drawn(["\n".join(conversation.of("user")) for conversation in spoken], tools.seed)
         card.put(row, "topic_diversity", lambda: topic_diversity(embedder.embed(about), tools.seed))
+    elif tools.no_embedder:
+        card.leave_out(row, "topic_diversity", tools.no_embedder)
 
 
 def score_intents(card: Scorecard, row: str, spoken: Sequence[Conversation], language: str | None) -> None:
@@ -223,12 +227,9 @@ def language_among(conversations: Sequence[Conversation]) -> str | None:
 
 
 def _counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
-    """Rounds are of conversations that were not cut at their source; simulated ones never are."""
-    if habit is ROUNDS:
-        conversations = [c for c in conversations if c.complete or c.ended is not None]
     found = counted(habit, conversations)
     if not found.conversations:
-        raise ValueError("no whole conversation" if habit is ROUNDS else "no user turns")
+        raise ValueError("every conversation was cut at its source" if habit is ROUNDS else "no user turns")
     return found
 
 

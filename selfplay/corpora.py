@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -105,8 +106,10 @@ def _describe(
 
     share: list[float | None] = [None]
     loaded = Loaded()
-    with TemporaryDirectory() as folder:
-        describer = Describer(name, Path(folder), count_tokens, overlap)
+    with (
+        TemporaryDirectory() as folder,
+        closing(Describer(name, Path(folder), count_tokens, overlap)) as describer,
+    ):
         conversations = _conversations(source, loaded, format, share)
         while batch := list(islice(conversations, _BATCH)):
             describer.add(batch)

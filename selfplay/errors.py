@@ -3,7 +3,8 @@
 SelfplayError
 ├── ConfigError             a recipe, flag or combination of them cannot be used
 ├── ModelError              a model folder, tokenizer or chat template cannot be used
-│   └── EmptyLossMask       nothing would be trained
+│   ├── EmptyLossMask       nothing would be trained
+│   └── MissingPackage      an optional package is not installed
 ├── DataError               a file or a dataset cannot be read
 │   ├── BadRow              one row cannot become a conversation (counted and skipped unless --strict)
 │   └── InvalidConversation turns that are empty, out of order or missing
@@ -36,6 +37,10 @@ class ModelError(SelfplayError):
 
 class EmptyLossMask(ModelError):
     """No token would carry loss."""
+
+
+class MissingPackage(ModelError):
+    """An optional package is not installed; what does not need it still works."""
 
 
 class DataError(SelfplayError):

@@ -15,7 +15,7 @@ from selfplay.chat.models import locate_model
 from selfplay.config import GenerateConfig, load_recipe
 from selfplay.data.loading import load
 from selfplay.data.mixing import parse_weights
-from selfplay.errors import ConfigError, DataError, SelfplayError
+from selfplay.errors import ConfigError, DataError, MissingPackage, SelfplayError
 from selfplay.generation import generate, open_run
 from selfplay.serve.backend import Sampling
 from selfplay.store.store import DATABASE
@@ -67,24 +67,22 @@ def bench_simulator(config: ScorecardConfig, play: GenerateConfig, out: str | Pa
     if people:
         card.rows[PEOPLE] = {}
         card.notes.append(f"people: {whose}, {len(people):,} conversations")
+    existing = {row: _existing(row, source, say) for row, source in config.conversations.items()}
     _score_models(card, candidates, data, config, say)
     sides: dict[str, Sequence[Conversation]] = {PEOPLE: people} if people else {}
     for candidate in candidates:
-        if candidate.row not in config.conversations:
-            sides[candidate.row] = _free_play(candidate, play, Path(out) / "runs", say)
-    for row, source in config.conversations.items():
-        sides[row] = _existing(row, source, say)
-        if row not in {candidate.row for candidate in candidates}:
-            for metric in ("bits_per_byte", "end_f1"):
-                card.leave_out(row, metric, "conversations only, no model to ask")
+        known = existing.pop(candidate.row, None)
+        sides[candidate.row] = known or _free_play(candidate, play, Path(out) / "runs", say)
+    sides |= existing
+    for row in existing:
+        for metric in ("bits_per_byte", "end_f1"):
+            card.leave_out(row, metric, "conversations only, no model to ask")
     card.notes += _stood_on(config, tools.tokenizer)
     score_texts(card, sides, tools, say)
     write_scorecard(Path(out), card)
     write_panel(Path(out) / "panel.png", card, sides)
-    return [
-        *scorecard_tables(card, brief=len(card.rows) > 2),
-        ("left out", ("",), [(line,) for line in reasons_left_out(card)]),
-    ]
+    left_out = [("left out", ("metric and reason",), [(line,) for line in reasons_left_out(card)])]
+    return [*scorecard_tables(card, brief=len(card.rows) > 2), *(left_out if card.left_out else [])]
 
 
 def candidates_of(config: ScorecardConfig, play: GenerateConfig) -> list[Candidate]:
@@ -234,10 +232,16 @@ def _tools(config: ScorecardConfig, seed: int) -> Tools:
 
     folder = locate_model(config.tokenizer, "simulator")
     renderer = load_renderer(folder, "user")
+    embedder, missing = None, ""
+    try:
+        embedder = Embedder(config.embeddings) if config.embeddings else None
+    except MissingPackage as error:
+        missing = str(error)
     return Tools(
         lambda text: len(renderer.encode_text(text)),
         config.tokenizer,
-        Embedder(config.embeddings) if config.embeddings else None,
+        embedder,
+        missing,
         Path(config.encoder) if config.encoder else None,
         config.detector,
         seed,

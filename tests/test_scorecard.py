@@ -1,0 +1,373 @@
+"""The scorecard and the corpus table as a user gets them: from files, with what is missing said."""
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.likelihood import Scorer
+from bench.metrics import METRICS
+from bench.naturalness import detector_auc, encoder, two_sample_auc
+from bench.questions import read_questions
+from bench.scorecard import Scorecard, language_among, score_termination
+from selfplay import app
+from selfplay.chat.conversation import Conversation, Turn, conversation_from_pairs
+from selfplay.chat.models import load_renderer, locate_model
+from selfplay.chat.prompted import END_OF_CONVERSATION, with_intent
+from selfplay.cli import cli
+from selfplay.config import GenerateConfig
+from selfplay.console_bench import named
+from selfplay.errors import BackendError, ConfigError, DataError, ModelError
+from selfplay.serve.backend import Sampling
+from selfplay.writing import json_line
+
+NANO = Path(str(locate_model("nano", "simulator"))).parent
+
+
+def write(path, conversations):
+    rows = ({"id": c.id, "messages": c.messages(), "meta": dict(c.meta)} for c in conversations)
+    path.write_bytes(b"".join(map(json_line, rows)))
+    return str(path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, ["bench", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture(scope="session")
+def scored(sample, tmp_path_factory):
+    """One scorecard from files and a model's likelihoods; no engine."""
+    folder = tmp_path_factory.mktemp("scored")
+    simulated = write(folder / "simulated.jsonl", sample[:30])
+    people = write(folder / "people.jsonl", sample[30:70])
+    result = run("simulator", "--model", "UserGPT=nano", "--prompted", "told=nano", "--temperature", 1, "--temperature",
+                 0.5, "--conversations", f"UserGPT, T 1={simulated}", "--conversations", f"UserGPT, T 0.5={simulated}",
+                 "--conversations", f"told={simulated}", "--data", people, "--people", people, "--out",
+                 folder / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return folder / "out", json.loads((folder / "out" / "scorecard.json").read_text(encoding="utf-8")), result
+
+
+def test_a_scorecard_has_value_interval_and_number_for_every_row(scored):
+    _, card, _ = scored
+    names = {metric.name for metric in METRICS}
+    figures = {name: entry for name, entry in card.items() if name in names}
+    assert card["subject"] == "UserGPT, T 1"
+    assert {"bits_per_byte", "end_f1", "naturalness_auc", "distinct_2", "rounds_distance"} <= figures.keys()
+    for name, entry in figures.items():
+        for row, estimate in entry["rows"].items():
+            assert estimate["low"] <= estimate["value"] + 1e-9, (name, row)
+            assert estimate["value"] <= estimate["high"] + 1e-9 or name.endswith("_distance"), (name, row)
+            assert estimate["n"] > 0
+    assert figures["end_f1"]["value"] == figures["end_f1"]["rows"]["UserGPT, T 1"]["value"]
+    assert "people" in figures["rounds"]["rows"]
+    assert "goodbye rule" in figures["end_f1"]["rows"]
+
+
+def test_one_model_is_asked_once_for_all_temperatures(scored):
+    _, card, result = scored
+    assert card["bits_per_byte"]["rows"]["UserGPT, T 1"] == card["bits_per_byte"]["rows"]["UserGPT, T 0.5"]
+    assert card["end_brier"]["rows"]["UserGPT, T 1"] != card["end_brier"]["rows"]["UserGPT, T 0.5"]
+    assert result.output.count("likelihood of") + result.stderr.count("likelihood of") in (2, 4)
+
+
+def test_what_is_left_out_says_why(scored):
+    out, card, _ = scored
+    assert "--intents" in card["left_out"]["bits_per_byte_intent"]["UserGPT, T 1"]
+    assert "no intent" in card["left_out"]["bits_per_byte_intent"]["told"]
+    assert "without an intent" in card["left_out"]["intent_overlap"]["people"]
+    assert "## left out" in (out / "scorecard.md").read_text(encoding="utf-8")
+
+
+def test_the_panel_is_a_picture(scored):
+    from PIL import Image
+
+    with Image.open(scored[0] / "panel.png") as panel:
+        assert panel.size[0] > 1200
+        assert len(set(panel.convert("L").resize((64, 64)).tobytes())) > 20
+
+
+def test_conversations_alone_need_no_model_and_no_people(sample, tmp_path):
+    result = run("simulator", "--conversations", write(tmp_path / "x.jsonl", sample[:8]), "--out", tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
+    assert result.exit_code == 0
+    assert card["subject"] == "x.jsonl"
+    assert "naturalness_auc" not in card
+    assert card["left_out"]["naturalness_auc"] == {"x.jsonl": "no people to compare with; give --data or --people"}
+    assert card["left_out"]["bits_per_byte"] == {"x.jsonl": "conversations only, no model to ask"}
+
+
+def test_one_conversation_has_no_pairs_and_no_test(sample, tmp_path):
+    one = write(tmp_path / "one.jsonl", sample[:1])
+    people = write(tmp_path / "people.jsonl", sample[1:9])
+    run("simulator", "--conversations", f"one={one}", "--people", people, "--out", tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
+    assert card["left_out"]["first_turn_diversity"] == {"one": "1 texts; pairs need two"}
+    assert "5 folds need as many" in card["left_out"]["naturalness_auc"]["one"]
+    assert card["rounds"]["value"] > 0
+
+
+def test_chinese_is_counted_by_character_and_english_metrics_say_no(tmp_path):
+    turns = ["我想预订一个明天晚上在市中心的便宜中国餐馆", "好的,几位?", "四位,谢谢,我们七点到", "已经订好了"]
+    rows = [conversation_from_pairs(f"z{n}", zip(["user", "assistant"] * 2, turns, strict=True)) for n in range(12)]
+    run("simulator", "--conversations", f"zh={write(tmp_path / 'zh.jsonl', rows)}", "--out", tmp_path / "out")
+    card = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
+    assert card["words_per_turn"]["value"] == (21 + 9) / 2
+    assert card["left_out"]["typos"] == {"zh": "knows English only; the texts are zh"}
+    assert any("Chinese characters" in note for note in card["notes"])
+    assert language_among(rows) == "zh"
+
+
+def test_cut_conversations_have_no_termination_row():
+    card = Scorecard("x")
+    cut = conversation_from_pairs("a", [("user", "a"), ("assistant", "b")], complete=False)
+    score_termination(card, "row", [cut], [[0.5]])
+    assert "cut at their source" in card.left_out["end_f1"]["row"]
+    assert card.rows == {"row": {}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to score"),
+        (["--model", "nowhere"], "no such folder"),
+        (["--conversations", "nowhere.jsonl"], "no file and no dataset"),
+        (["--conversations", "sample", "--data", "nowhere.jsonl"], "no file and no dataset"),
+        (["--conversations", "a=sample", "--conversations", "a=sample"], "two rows are called 'a'"),
+        (["--model", "a=nano", "--prompted", "a=nano"], "named by --model and --prompted"),
+        (["--conversations", "sample", "--embeddings", "nowhere/at-all"], "no sentence-transformers model"),
+    ],
+)
+def test_bad_input_is_told(arguments, message, tmp_path):
+    result = CliRunner().invoke(cli, ["bench", "simulator", *arguments, "--out", str(tmp_path)])
+    assert isinstance(result.exception, ConfigError | DataError | ModelError)
+    assert message in str(result.exception)
+
+
+def test_names_of_rows():
+    assert named(["a=x/y", "models/one", "runs/a=b"]) == {"a": "x/y", "one": "models/one", "a=b": "runs/a=b"}
+
+
+def test_missing_packages_leave_out_their_metric(sample, tmp_path, monkeypatch):
+    import builtins
+
+    from bench import habits
+
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name in ("spellchecker", "sentence_transformers"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    habits._known_words.cache_clear()
+    monkeypatch.setattr(builtins, "__import__", without)
+    run("simulator", "--conversations", f"x={write(tmp_path / 'x.jsonl', sample[:8])}", "--embeddings", "any",
+        "--out", tmp_path / "out")  # fmt: skip
+    habits._known_words.cache_clear()
+    card = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
+    assert "pip install 'selfplay[bench]'" in card["left_out"]["typos"]["x"]
+    assert "pip install 'selfplay[bench]'" in card["left_out"]["topic_diversity"]["x"]
+    assert "questions" in card
+
+
+# A model told to play the user
+
+
+def test_a_prompted_user_sees_the_talk_turned_around(sample):
+    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    conversation = sample[0]
+    ids, mask = renderer.render(conversation)
+    said = renderer.decode([id for id, on in zip(ids, mask, strict=True) if on and id != renderer.end_of_turn_id])
+    assert said == "".join([*conversation.of("user"), END_OF_CONVERSATION])
+    for number, turn in enumerate(conversation.turns):
+        if turn.role == "user":
+            prompt = renderer.prompt_ids(conversation.turns[:number], "user")
+            assert ids[: len(prompt)] == prompt
+            assert mask[len(prompt)] == 1
+    assert sum(mask) == sum(mask[len(renderer.prompt_ids([], "user")) :])
+
+
+def test_an_intent_is_what_the_user_sees_first(sample):
+    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    told = Conversation("x", sample[0].turns, meta={"intent": "a dentist, today"})
+    assert "What you want: a dentist, today" in renderer.decode(renderer.render(with_intent(told)).input_ids)
+    trained = load_renderer(NANO / "simulator", "user")
+    assert trained.decode(trained.render(with_intent(told)).input_ids).startswith("a dentist, today")
+
+
+def test_words_that_end_the_talk_end_it():
+    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    assert renderer.said(END_OF_CONVERSATION) == ("", True)
+    assert renderer.said(f"thanks {END_OF_CONVERSATION} x") == ("thanks", True)
+    assert renderer.said("thanks") == ("thanks", False)
+    assert renderer.end_of_conversation_id is None
+    assert renderer.decode(renderer.end_ids()) == END_OF_CONVERSATION
+
+
+def test_a_simulator_cannot_be_told_to_be_one():
+    with pytest.raises(ModelError, match="does not open an assistant turn"):
+        load_renderer(NANO / "simulator", "user", prompted=True)
+    with pytest.raises(ModelError, match="set prompted_user"):
+        load_renderer(NANO / "assistant", "user")
+    assert GenerateConfig().prompted_user is False
+
+
+def test_a_prompted_users_end_is_its_words(monkeypatch):
+    """p(end) of several tokens is the product of their probabilities, as one whole rendering has them."""
+    from bench import likelihood
+
+    monkeypatch.setattr(likelihood, "_WORTH_A_LOOK", 0.0)
+    scorer = Scorer(NANO / "assistant", prompted=True)
+    turns = (Turn("user", "a table for two"), Turn("assistant", "booked"))
+    whole = scorer.score([Conversation("x", turns)], "user", [Sampling()])
+    cut = scorer.score([Conversation("x", turns, complete=False)], "user")
+    (p,) = whole.ends[0][0]
+    assert p == pytest.approx(2 ** -(whole.bits[0] - cut.bits[0]), rel=1e-3)
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    import shutil
+
+    shutil.copytree(NANO / "simulator", tmp_path / "m")
+    path = tmp_path / "m" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    token = {**tokenizer["added_tokens"][-1], "id": 6144, "content": "<|new|>"}
+    tokenizer["added_tokens"].append(token)
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    with pytest.raises(ModelError, match="6,145 tokens and the model 6,144 embeddings"):
+        Scorer(tmp_path / "m").score([], "user")
+
+
+def test_turns_longer_than_the_context_are_scored_up_to_it():
+    scorer = Scorer(NANO / "simulator")
+    long = conversation_from_pairs("x", [("user", "a room " * 900), ("assistant", "ok")])
+    score = scorer.score([long], "user", [Sampling()])
+    assert score.cut == 1
+    assert 0 < score.tokens[0] < 1024
+    assert score.ends[0] == [[]]
+
+
+# Judges beside the n-grams
+
+
+def sides(n=30):
+    return [
+        [conversation_from_pairs(f"{name}{k}", [("user", f"{word} {k % 7}"), ("assistant", "ok")]) for k in range(n)]
+        for name, word in (("p", "please book"), ("s", "kindly reserve"))
+    ]
+
+
+def test_an_encoder_is_fine_tuned_on_each_fold():
+    people, simulated = sides(20)
+    estimate = two_sample_auc(people, simulated, classifier=encoder(NANO / "base", epochs=8))
+    assert estimate.value > 0.7
+    assert estimate.n == 40
+    with pytest.raises(ModelError, match="no model folder"):
+        encoder(NANO / "nothing")
+
+
+@pytest.fixture
+def detector():
+    """A server that takes "kindly" for machine-written."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            text = json.loads(self.rfile.read(int(self.headers["content-length"])))["text"]
+            seen.append((text, self.headers.get("x-api-key")))
+            body = json.dumps({"ai_likelihood": 2 if "broken" in self.path else 0.9 if "kindly" in text else 0.2})
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/", seen
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_detector_is_asked_about_every_turn(detector, monkeypatch):
+    url, seen = detector
+    monkeypatch.setenv("SELFPLAY_DETECTOR_KEY", "secret")
+    people, simulated = sides(10)
+    assert detector_auc(people, simulated, url).value == 1.0
+    assert len(seen) == 20
+    assert {key for _, key in seen} == {"secret"}
+    with pytest.raises(BackendError, match=r"ai_likelihood 2\.0 is not between"):
+        detector_auc(people, simulated, f"{url}broken")
+    with pytest.raises(BackendError, match="expected"):
+        detector_auc(people, simulated, "http://127.0.0.1:9/")
+
+
+# Corpora
+
+
+@pytest.fixture(scope="session")
+def embeddings(tmp_path_factory):
+    """A sentence-transformers model of our own base: mean of its states."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    folder = tmp_path_factory.mktemp("embeddings")
+    words = Transformer(str(NANO / "base"), processor_kwargs={"pad_token": "<|pad|>"})
+    SentenceTransformer(modules=[words, Pooling(words.get_embedding_dimension())], device="cpu").save(str(folder))
+    return str(folder)
+
+
+def test_corpora_side_by_side(sample, embeddings, tmp_path):
+    question = tmp_path / "question.jsonl"
+    opening = sample[3].of("user")[0]
+    lines = [{"question_id": 1, "category": "x", "turns": [opening, {"content": "short"}]}]
+    question.write_bytes(b"".join(map(json_line, lines)))
+    one = write(tmp_path / "one.jsonl", [*sample[:20], sample[3]])
+    result = run("corpus", f"one={one}", "all=sample", "--embeddings", embeddings, "--benchmark", question, "--out",
+                 tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))
+    assert (found["one"]["dialogues"], found["all"]["dialogues"]) == (21, 120)
+    assert found["one"]["repeated dialogues"]["value"] == pytest.approx(1 / 21)
+    rounds = [c.rounds for c in [*sample[:20], sample[3]]]
+    assert found["one"]["rounds"]["value"] == pytest.approx(sum(rounds) / 21)
+    assert found["all"]["language en"]["value"] > 0.9
+    for figure in ("topic diversity", "coherence", "MTLD", "tokens per user turn", "tokens per dialogue"):
+        assert found["all"][figure]["low"] < found["all"][figure]["value"] < found["all"][figure]["high"]
+    assert re.search(r"\| dialogues \| 21 \| 120 \|", (tmp_path / "out" / "corpus.md").read_text(encoding="utf-8"))
+
+
+def test_tokens_of_a_corpus_are_those_of_its_texts(sample):
+    renderer = load_renderer(NANO / "simulator", "user")
+    texts = [turn.content for turn in sample[0].turns]
+    assert renderer.count_tokens(texts) == [len(ids) for ids in renderer.encode_texts(texts)]
+    (described,) = app.describe_corpora({"sample": "sample"})
+    expected = [len(renderer.encode_text(text)) for c in sample for text in c.of("user")]
+    assert described.figures["tokens per user turn"].value == pytest.approx(sum(expected) / len(expected))
+
+
+def test_an_empty_corpus_is_told(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="no conversation in it"):
+        app.describe_corpora({"empty": str(tmp_path / "empty.jsonl")})
+    with pytest.raises(ConfigError, match="nothing to describe"):
+        app.describe_corpora({})
+
+
+def test_a_file_that_holds_no_questions_is_told(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question_id": 1}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"q.jsonl:1: no question"):
+        read_questions(path)
+    path.write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="holds no question"):
+        read_questions(path)
