@@ -157,6 +157,8 @@ def probabilities(log_probs: torch.Tensor, id: int, sampling: Sampling) -> list[
     import torch
 
     probs = torch.softmax(log_probs / max(sampling.temperature, 1e-6), dim=-1)
+    if sampling.top_p >= 1:
+        return [float(p) for p in probs[:, id]]
     ordered, order = probs.sort(dim=-1, descending=True)
     outside = ordered.cumsum(dim=-1) - ordered >= sampling.top_p
     kept = torch.zeros_like(probs).scatter(1, order, ordered.masked_fill(outside, 0.0))

@@ -20,7 +20,7 @@ from bench.intents import coverage, decomposition, having_intents
 from bench.intervals import Estimate, ratio
 from bench.likelihood import RoleScore
 from bench.naturalness import detector_auc, encoder, two_sample_auc
-from bench.termination import brier, calibration, goodbye_rule, sampled_ends, score_ends
+from bench.termination import brier, calibration, f1_gain, goodbye_rule, sampled_ends, score_ends
 from bench.words import Encoded, words
 from selfplay.chat.conversation import Conversation
 from selfplay.data.cleaning.language import language_of
@@ -32,6 +32,9 @@ FIRST_TURNS = 2000
 EQUAL_TURNS = 20_000
 """Most user turns that distinct-n and self-BLEU look at; all rows are given equally many."""
 _TOLD_FROM = 50
+
+Decisions = dict[int, Sequence[bool]]
+"""End decisions by the number of their conversation."""
 
 
 @dataclass(slots=True)
@@ -88,10 +91,13 @@ def score_likelihood(card: Scorecard, row: str, score: RoleScore, suffix: str = 
 
 def score_termination(
     card: Scorecard, row: str, people: Sequence[Conversation], ends: Sequence[Sequence[float]] | None
-) -> None:
+) -> Decisions:
     """The end decision against where people stopped: of p(end) by conversation, or (None) of the goodbye-word rule.
 
     Only whole conversations within the context count; a set without any gets no figures.
+
+    Returns:
+        The decisions by the number of their conversation.
     """
     known = [
         number
@@ -102,7 +108,7 @@ def score_termination(
     if not known:
         for name in names:
             card.leave_out(row, name, "no conversation shows where its user stopped (cut at their source)")
-        return
+        return {}
     whole = [people[number] for number in known]
     if ends is None:
         decisions = [goodbye_rule(conversation) for conversation in whole]
@@ -113,6 +119,27 @@ def score_termination(
         card.put(row, "end_brier", lambda: brier(probabilities))
     score = score_ends(whole, decisions)
     card.rows.setdefault(row, {}).update(end_precision=score.precision, end_recall=score.recall, end_f1=score.f1)
+    return dict(zip(known, decisions, strict=True))
+
+
+def score_behind(
+    card: Scorecard, people: Sequence[Conversation], scores: dict[str, RoleScore], decisions: dict[str, Decisions]
+) -> None:
+    """How far each row is behind the first model on the same conversations: resampled in pairs, so far sharper."""
+    import numpy as np
+
+    first, *_ = scores
+    size = np.array(scores[first].bytes, dtype=float)
+    for row, score in scores.items():
+        if row != first:
+            more = np.array(score.bits) - np.array(scores[first].bits)
+            card.put(row, "bits_per_byte_behind", partial(ratio, more, size))
+    for row, theirs in decisions.items():
+        common = sorted(theirs.keys() & decisions[first].keys())
+        if row != first and common:
+            whole = [people[number] for number in common]
+            sides = ([side[number] for number in common] for side in (decisions[first], theirs))
+            card.put(row, "end_f1_behind", partial(f1_gain, whole, *sides))
 
 
 def score_texts(

@@ -23,9 +23,9 @@ from selfplay.train.config import TrainConfig
 from simulator.guardrails import Guardrails
 
 if TYPE_CHECKING:
-    from bench.likelihood import Scorer
+    from bench.likelihood import RoleScore, Scorer
     from bench.nano import Table
-    from bench.scorecard import Scorecard, Tools
+    from bench.scorecard import Decisions, Scorecard, Tools
 
 Say = Callable[[str], None]
 
@@ -111,13 +111,15 @@ def _score_models(
 ) -> None:
     """Likelihood of people's turns and the end decision; one pass a model, whatever its temperatures."""
     from bench.likelihood import Scorer
-    from bench.scorecard import GOODBYE_RULE, score_likelihood, score_termination
+    from bench.scorecard import GOODBYE_RULE, score_behind, score_likelihood, score_termination
 
     if not data:
         for candidate in candidates:
             for metric in ("bits_per_byte", "end_f1"):
                 card.leave_out(candidate.row, metric, "no held-out people; give --data")
         return
+    scores: dict[str, RoleScore] = {}
+    decisions: dict[str, Decisions] = {}
     for folder, prompted in dict.fromkeys((c.folder, c.prompted) for c in candidates):
         rows = [c for c in candidates if (c.folder, c.prompted) == (folder, prompted)]
         say(f"{rows[0].row}: likelihood of {len(data):,} conversations")
@@ -128,14 +130,17 @@ def _score_models(
                 f"{rows[0].row}: {score.cut:,} conversations are longer than its context, scored up to it"
             )
         for number, candidate in enumerate(rows):
+            scores[candidate.row] = score
             score_likelihood(card, candidate.row, score)
-            score_termination(card, candidate.row, data, score.ends[number])
+            decisions[candidate.row] = score_termination(card, candidate.row, data, score.ends[number])
         if prompted or config.intents:
             _score_with_intents(card, [c.row for c in rows], scorer, data)
         else:
             for candidate in rows:
                 card.leave_out(candidate.row, "bits_per_byte_intent", "not said to be trained with intents (--intents)")
-    score_termination(card, GOODBYE_RULE, data, None)
+    if candidates:
+        decisions[GOODBYE_RULE] = score_termination(card, GOODBYE_RULE, data, None)
+        score_behind(card, data, scores, decisions)
 
 
 def _score_with_intents(card: Scorecard, rows: Sequence[str], scorer: Scorer, data: Sequence[Conversation]) -> None:

@@ -22,7 +22,9 @@ from selfplay.cli import cli
 from selfplay.config import GenerateConfig
 from selfplay.console_bench import named
 from selfplay.errors import BackendError, ConfigError, DataError, ModelError
-from selfplay.serve.backend import Sampling
+from selfplay.serve.backend import Completion, Sampling
+from selfplay.serve.scripted import ScriptedBackend
+from selfplay.serve.turns import TurnSampler
 from selfplay.writing import json_line
 
 NANO = Path(str(locate_model("nano", "simulator"))).parent
@@ -66,6 +68,18 @@ def test_a_scorecard_has_value_interval_and_number_for_every_row(scored):
     assert figures["end_f1"]["value"] == figures["end_f1"]["rows"]["UserGPT, T 1"]["value"]
     assert "people" in figures["rounds"]["rows"]
     assert "goodbye rule" in figures["end_f1"]["rows"]
+
+
+def test_rows_are_told_how_far_they_are_behind_the_first_on_the_same_conversations(scored):
+    _, card, _ = scored
+    behind, own = card["bits_per_byte_behind"]["rows"], card["bits_per_byte"]["rows"]
+    assert behind.keys() == {"UserGPT, T 0.5", "told"}
+    assert behind["told"]["value"] == pytest.approx(own["told"]["value"] - own["UserGPT, T 1"]["value"])
+    assert behind["UserGPT, T 0.5"]["high"] == 0
+    f1 = card["end_f1"]["rows"]
+    for row, estimate in card["end_f1_behind"]["rows"].items():
+        assert estimate["value"] == pytest.approx(f1["UserGPT, T 1"]["value"] - f1[row]["value"])
+    assert "goodbye rule" in card["end_f1_behind"]["rows"]
 
 
 def test_one_model_is_asked_once_for_all_temperatures(scored):
@@ -371,3 +385,39 @@ def test_a_file_that_holds_no_questions_is_told(tmp_path):
     path.write_text("", encoding="utf-8")
     with pytest.raises(DataError, match="holds no question"):
         read_questions(path)
+
+
+async def test_a_prompted_user_ends_by_words_and_is_remembered_without_them():
+    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    replies = ["thank you", END_OF_CONVERSATION, f"thanks {END_OF_CONVERSATION}"]
+
+    def script(request):
+        ids = tuple(renderer.encode_text(replies[len(asked)]))
+        asked.append(request)
+        return Completion(ids, "stop", renderer.end_of_turn_id)
+
+    asked = []
+    sampler = TurnSampler(ScriptedBackend(script), renderer, "user", Sampling())
+    turns = (Turn("user", "a table"), Turn("assistant", "booked"))
+    plain, ended, both = [await sampler.sample(turns, 0, n) for n in range(3)]
+    assert (plain.turn.content, plain.ends, plain.turn.token_ids is None) == ("thank you", False, False)
+    assert (ended.turn.content, ended.ends) == ("", True)
+    assert (both.turn.content, both.ends, both.turn.token_ids) == ("thanks", True, None)
+    assert asked[0].prompt_ids == renderer.prompt_ids(turns, "user")
+    forbidden = {id for id, bias in asked[0].logit_bias if bias < 0}
+    assert renderer.tokenizer.convert_tokens_to_ids(END_OF_CONVERSATION) in forbidden
+
+
+@pytest.mark.engine
+def test_a_model_without_conversations_plays_freely_and_the_run_is_kept(sample, tmp_path):
+    people = write(tmp_path / "people.jsonl", sample[:12])
+    arguments = ["simulator", "--prompted", "told=nano", "-n", 4, "--set", "max_rounds=2", "--data", people,
+                 "--people", people, "--out", tmp_path / "out"]  # fmt: skip
+    assert run(*arguments).exit_code == 0
+    first = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
+    assert first["rounds"]["rows"]["told"]["n"] == 4
+    assert first["bits_per_byte"]["value"] > 0
+    assert f"people: {people}, 12 conversations" in first["notes"]
+    run(*arguments)
+    again = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
+    assert again == first
