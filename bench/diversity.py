@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.intervals import Estimate, bootstrap, subsampled
+from bench.intervals import Estimate, bootstrap, ratio, subsampled
 from bench.words import Encoded, Grams, Ints
 
 Floats = NDArray[np.float64]
@@ -54,22 +54,27 @@ def jaccard_matrix(texts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     return index
 
 
-def distinct(grams: Grams, texts: int, seed: int = 0) -> Estimate:
+def distinct(grams: Grams, owners: Ints, seed: int = 0) -> Estimate:
     """Different n-grams over all n-grams of the texts.
 
-    Source: distinct-n of Li et al. (arXiv:1510.03055). The interval comes from subsamples: resampling with replacement
-    would make repeats of its own.
+    Source: distinct-n of Li et al. (arXiv:1510.03055). The interval comes from subsamples of conversations: resampling
+    with replacement would make repeats of its own.
+
+    Args:
+        owners: the conversation of each text, numbered from 0; (texts,).
     """
+    conversations = int(owners.max(initial=-1)) + 1
+    owner = owners[grams.text]
 
     def share(rows: NDArray[np.intp]) -> float:
-        chosen = np.zeros(texts, bool)
+        chosen = np.zeros(conversations, bool)
         chosen[rows] = True
-        kept = grams.gram[chosen[grams.text]]
+        kept = grams.gram[chosen[owner]]
         hit = np.zeros(grams.different, bool)
         hit[kept] = True
         return float(hit.sum() / max(len(kept), 1))
 
-    return subsampled(texts, share, seed)
+    return subsampled(conversations, share, seed)
 
 
 def mtld(texts: Sequence[Sequence[str]], seed: int = 0) -> Estimate:
@@ -116,17 +121,22 @@ def _per_factor(length: float, factors: float) -> float:
     return length / factors if factors else length
 
 
-def self_bleu(texts: Sequence[Sequence[str]], seed: int = 0) -> Estimate:
+def self_bleu(texts: Sequence[Sequence[str]], owners: Ints, seed: int = 0) -> Estimate:
     """Mean BLEU-4 of each text against all the others; 1 = they repeat each other.
 
     Source: Texygen (arXiv:1802.01886), BLEU as in nltk with its smoothing method 1. Exact for any number of texts, and
     near-linear in their words: each n-gram of a text is clipped by its highest count in any other text, and the two
-    highest counts of an n-gram are enough to know that. The interval resamples texts with their scores.
+    highest counts of an n-gram are enough to know that. The interval resamples conversations with the scores of their
+    texts; what they are compared with stays.
+
+    Args:
+        owners: the conversation of each text, numbered from 0; (texts,).
     """
     if len(texts) < 2:
         raise ValueError(f"{len(texts)} texts; comparing each with the others needs two")
     scores = bleu_against_others(texts)
-    return bootstrap(len(scores), lambda rows: float(scores[rows].mean()), seed)
+    sums = np.bincount(owners, scores).astype(float)
+    return ratio(sums, np.bincount(owners).astype(float), seed)
 
 
 def bleu_against_others(texts: Sequence[Sequence[str]]) -> Floats:

@@ -36,10 +36,14 @@ class Embedder:
         """
         try:
             from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging
         except ImportError as error:
             raise MissingPackage("embeddings need sentence-transformers; `pip install 'selfplay[bench]'`") from error
+        logging.disable_progress_bar()
         try:
-            self._model: Any = SentenceTransformer(name, trust_remote_code=False)
+            # Half precision is slow on CPUs, and pairs of near-equal texts need more digits.
+            settings = {"dtype": "float32"}
+            self._model: Any = SentenceTransformer(name, trust_remote_code=False, model_kwargs=settings)
         except (OSError, ValueError) as error:
             raise ModelError(f"{name}: no sentence-transformers model that can be read ({error})") from error
         self.name = name

@@ -21,6 +21,7 @@ from bench.intervals import Estimate, between, ratio
 from bench.words import words
 from selfplay.chat.conversation import Conversation
 from selfplay.chat.drift import drifts, folded
+from selfplay.chat.speakers import USER_ENDED
 from selfplay.errors import MissingPackage
 
 Counts = list[tuple[float, float]]
@@ -99,6 +100,12 @@ def rounds(conversation: Conversation) -> Counts:
     return [(conversation.rounds, 1)] if known else []
 
 
+def ended_by_user(conversation: Conversation) -> Counts:
+    """Simulated conversations that their user ended; the others ran out of context or rounds, or broke a rule."""
+    return [(conversation.ended == USER_ENDED, 1)] if conversation.ended is not None else []
+
+
+ENDED = Habit("ended_by_user", ended_by_user)
 ROUNDS = Habit("rounds", rounds, size=True)
 HABITS = (
     Habit("words_per_turn", words_per_turn, size=True),
@@ -146,10 +153,9 @@ def rate(side: Counted) -> Estimate:
 
 
 def distance(people: Counted, simulated: Counted) -> Estimate:
-    """Wasserstein-1 distance of sizes, absolute difference of shares; both sides are resampled.
+    """Wasserstein-1 distance of sizes, absolute difference of shares. Both sides are resampled; `n`: simulated.
 
-    Resampling adds noise that a distance cannot cancel: the interval of two equal sides lies above 0. Two halves of
-    people show how far.
+    No distance is below 0, so samples of one kind are apart too: two halves of people show how far.
     """
 
     def apart(rows: NDArray[np.intp], others: NDArray[np.intp]) -> float:

@@ -36,8 +36,8 @@ def having_intents(conversations: Sequence[Conversation]) -> list[Conversation]:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The different words of a text without stop words."""
-    return frozenset(words(text)) - _stop_words()
+    """The different words of a text without stop words, shortened ones ("I'd", "don't") included."""
+    return frozenset(word for word in words(text) if word.partition("'")[0] not in _stop_words())
 
 
 def _overlaps(conversation: Conversation) -> list[float]:
@@ -56,4 +56,5 @@ def _covered(conversation: Conversation) -> float:
 def _stop_words() -> frozenset[str]:
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    return frozenset(ENGLISH_STOP_WORDS)
+    shortened = "don didn doesn isn aren wasn weren won can couldn wouldn shouldn haven hasn hadn let that there"
+    return frozenset(ENGLISH_STOP_WORDS) | frozenset(shortened.split())

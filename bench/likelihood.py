@@ -1,8 +1,9 @@
 """How well a model predicts what people wrote, and when it would have ended the conversation; one pass gives both.
 
-bits per byte   sum of -log2 p over a role's tokens, end tokens included, over the UTF-8 bytes of the role's text. Does
-                not depend on the tokenizer, so models can be compared.
-perplexity      exp of the mean -ln p over a role's tokens. Of one tokenizer only.
+bits per byte   sum of -log2 p over a role's tokens, ends of turns included, over the UTF-8 bytes of its text. Does not
+                depend on the tokenizer, so models can be compared. The end of the conversation is left out: it has no
+                bytes, and models end in different ways.
+perplexity      exp of the mean -ln p over the same tokens. Of one tokenizer only.
 p(end)          probability of ending the conversation where a user turn opens, after temperature and nucleus (no end
                 bias): of <|endconversation|>, or of a prompted user's words for it.
 """
@@ -41,9 +42,14 @@ class RoleScore:
     bits: list[float] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    whole: list[bool] = field(default_factory=list)
+    """Whether the conversation fits the model's context; others are scored up to it."""
     ends: list[list[list[float]]] = field(default_factory=list)
-    cut: int = 0
-    """Conversations longer than the model's context, scored up to it."""
+
+    @property
+    def cut(self) -> int:
+        """Conversations longer than the model's context."""
+        return self.whole.count(False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +107,18 @@ class Scorer:
         import torch
 
         renderer = self.renderer(role)
-        limit = int(getattr(self._model.config, "max_position_embeddings", None) or 1 << 30)
+        limit = int(getattr(self._model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30)
         n = len(conversations)
-        score = RoleScore([0.0] * n, [0] * n, [0] * n, [[[] for _ in range(n)] for _ in samplings])
+        score = RoleScore([0.0] * n, [0] * n, [0] * n, [True] * n, [[[] for _ in range(n)] for _ in samplings])
         rows = []
         for number, conversation in enumerate(conversations):
-            ids, mask = renderer.render(conversation)
-            score.cut += len(ids) > limit
+            ids, mask = _without_end(renderer, conversation, role)
+            score.whole[number] = len(ids) <= limit
             opened = _opened(renderer, conversation) if samplings else []
-            opened = [position for position in opened if position < min(len(ids), limit)]
+            opened = [position for position in opened if position <= min(len(ids), limit)]
             rows.append(_Row(number, ids[:limit], mask[:limit], opened))
-            score.bytes[number] = _bytes(conversation.of(role), rows[-1], len(ids) > limit, renderer)
+            learned = [turn.content for turn in conversation.turns[conversation.context :] if turn.role == role]
+            score.bytes[number] = _bytes(learned, rows[-1], not score.whole[number], renderer)
             score.tokens[number] = sum(mask[1:limit])
         for row, log_probs in self._log_probs(rows):
             targets = torch.tensor(row.ids[1:], device=log_probs.device)
@@ -172,6 +179,15 @@ def _opened(renderer: ChatRenderer, conversation: Conversation) -> list[int]:
     if not conversation.shows_an_ending:  # the last answer of a cut conversation was followed by nobody knows what
         after = [number for number in after if number < len(turns)]
     return [len(renderer.prompt_ids(turns[:number], "user")) for number in after]
+
+
+def _without_end(renderer: ChatRenderer, conversation: Conversation, role: Role) -> tuple[list[int], list[int]]:
+    """Ids and mask up to where the user could speak again; what ends the conversation is not part of the text."""
+    ids, mask = renderer.render(conversation)
+    if role == "user" and conversation.shows_an_ending:
+        stop = len(renderer.prompt_ids(conversation.turns, "user"))
+        return ids[:stop], mask[:stop]
+    return ids, mask
 
 
 def _batches(rows: Sequence[_Row], tokens: int) -> Iterator[list[_Row]]:

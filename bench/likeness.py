@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.intervals import Estimate, bootstrap
+from bench.intervals import Estimate, bootstrap, subsampled
 from selfplay.chat.conversation import Conversation
+from selfplay.chat.drift import folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +34,15 @@ def describe(conversations: Sequence[Conversation], equal_n: int, seed: int = 0)
     users = [conversation.of("user") for conversation in conversations]
     rounds = np.array([conversation.rounds for conversation in conversations], dtype=float)
     turns = np.array([len(texts) for texts in users], dtype=float)
-    repeats = np.array([len(texts) - len({_folded(text) for text in texts}) for texts in users], dtype=float)
+    repeats = np.array([len(texts) - len({folded(text) for text in texts}) for texts in users], dtype=float)
     words = np.array([sum(len(text.split()) for text in texts) for texts in users], dtype=float)
-    openings = [_folded(texts[0]) for texts in users if texts]
+    openings = [folded(texts[0]) for texts in users if texts]
     chosen = random.Random(seed).sample(openings, min(equal_n, len(openings)))
     n = len(conversations)
     return Likeness(
         n,
         bootstrap(n, lambda rows: float(rounds[rows].mean())),
-        _distinct_share(chosen, seed),
+        subsampled(len(chosen), lambda rows: len({chosen[row] for row in rows}) / len(rows), seed),
         len(chosen),
         bootstrap(n, lambda rows: float(repeats[rows].sum() / max(turns[rows].sum(), 1))),
         bootstrap(n, lambda rows: float(words[rows].sum() / max(turns[rows].sum(), 1))),
@@ -52,25 +53,3 @@ def reasons(conversations: Sequence[Conversation]) -> dict[str, float]:
     """Share of conversations by reason of ending."""
     counts = Counter(conversation.ended or "unfinished" for conversation in conversations)
     return {reason: count / len(conversations) for reason, count in counts.most_common()}
-
-
-def _distinct_share(texts: Sequence[str], seed: int) -> Estimate:
-    """Different texts over texts.
-
-    Drawing with replacement would make repeats of its own, so the interval comes from subsamples of two thirds without
-    replacement, scaled to the full size (Politis and Romano, 1994).
-    """
-    import numpy as np
-
-    n = len(texts)
-    value = len(set(texts)) / n
-    size = max(1, 2 * n // 3)
-    draws = random.Random(seed)
-    shares = [len(set(draws.sample(texts, size))) / size for _ in range(200)]
-    scale = (size / n / (1 - size / n)) ** 0.5 if size < n else 0.0
-    low, high = (np.percentile(shares, [2.5, 97.5]) - np.mean(shares)) * scale + value
-    return Estimate(value, float(low), min(float(high), 1.0), n)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())

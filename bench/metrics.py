@@ -45,6 +45,7 @@ METRICS = (
     Metric("intent_overlap", "overlap of a turn with the intent", INTENT, "human"),
     Metric("intent_coverage", "share of the intent said in all", INTENT, "human"),
     Metric("rounds", "rounds", HABITS, "human"),
+    Metric("ended_by_user", "conversations the user ended", HABITS, "high"),
     Metric("words_per_turn", "words per turn", HABITS, "human"),
     Metric("tokens_per_turn", "tokens per turn", HABITS, "human"),
     Metric("questions", "turns with a question mark", HABITS, "human"),

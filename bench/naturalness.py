@@ -1,8 +1,9 @@
 """Can simulated user turns be told from people's? AUC of whatever tries to: 0.5 = it cannot, 1 = always.
 
-Classifier two-sample test (Lopez-Paz and Oquab, arXiv:1610.06545), cross-validated in folds that never split a
-conversation, equally many turns a side. Three classifiers: n-grams (always), a fine-tuned encoder, a detector that was
-trained elsewhere and is asked over HTTP. Nothing but the last one leaves this machine.
+Classifier two-sample test (Lopez-Paz and Oquab, arXiv:1610.06545), equally many turns a side, cross-validated in folds
+that never split a conversation and hold both sides in equal parts (else scores of different folds cannot be pooled).
+Three classifiers: n-grams (always), a fine-tuned encoder, and a detector that was trained elsewhere and is asked over
+HTTP. Nothing but the last one leaves this machine.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ from selfplay.chat.conversation import Conversation
 from selfplay.errors import BackendError, ModelError
 
 FOLDS = 5
+FEWEST = 10
+"""Conversations a side: below, the classifier has nothing to learn from."""
 TURNS = 20_000
 """Most turns of a side; more are drawn from at random."""
 DETECTOR_TURNS = 500
+PATTERN = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]"
+"""Words and signs; Chinese and kana by character: nothing spaces them, and whole sentences never come again."""
 DETECTOR_KEY = "SELFPLAY_DETECTOR_KEY"
 _AT_ONCE = 8
 
@@ -54,16 +59,16 @@ def two_sample_auc(
     """AUC of a classifier that tells simulated user turns from people's; left out, `ngrams`.
 
     Raises:
-        ValueError: a side has fewer conversations with user turns than there are folds.
+        ValueError: a side has too few conversations with user turns.
     """
-    from sklearn.model_selection import GroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold
 
     for name, side in (("people", people), ("simulated", simulated)):
-        if (spoken := sum(bool(conversation.of("user")) for conversation in side)) < FOLDS:
-            raise ValueError(f"{spoken} conversations of {name} have user turns; {FOLDS} folds need as many or more")
+        if (spoken := sum(bool(conversation.of("user")) for conversation in side)) < FEWEST:
+            raise ValueError(f"{spoken} conversations of {name} have user turns; the test needs {FEWEST} or more")
     sides = balanced(people, simulated, seed, turns)
     scores = np.zeros(len(sides.texts))
-    for train, test in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(
+    for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(
         sides.texts, sides.labels, sides.groups
     ):
         known, judged = [sides.texts[row] for row in train], [sides.texts[row] for row in test]
@@ -105,10 +110,8 @@ def ngrams(texts: list[str], labels: Ints, judged: list[str]) -> Floats:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    # Chinese and kana by character: nothing spaces them, and a sentence that is one word tells nothing.
-    pattern = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]"
     model: Any = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern, lowercase=False),
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=PATTERN, lowercase=False),
         LogisticRegression(max_iter=1000),
     )
     found: Floats = model.fit(texts, labels).predict_proba(judged)[:, 1]

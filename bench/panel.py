@@ -33,14 +33,15 @@ def write_panel(path: Path, card: Scorecard, sides: dict[str, Sequence[Conversat
     drawn |= dict([item for item in sides.items() if item[0] != PEOPLE][:_DRAWN])
     _histogram(axes[0, 0], HABITS[0], drawn, colours, "words per user turn")
     _histogram(axes[0, 1], ROUNDS, drawn, colours, "rounds per conversation")
-    axes[0, 1].xaxis.get_major_locator().set_params(integer=True)
     _bars(axes[0, 2], card, "naturalness_auc", colours, "told from people (AUC; 0.5 = cannot)", mark=0.5)
     _diversity(axes[1, 0], card, colours)
     _bars(axes[1, 1], card, "end_f1", colours, "end of the conversation (F1)")
     _bars(axes[1, 2], card, "bits_per_byte", colours, "bits per byte of people's turns (low is good)")
     labels = [row for row in card.rows if card.rows[row]]
     handles = [_swatch(colours[row]) for row in labels]
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar in a name is a dollar
     figure.suptitle(card.title)
     with replacing(path) as partial:
         figure.savefig(partial, format="png")
@@ -65,6 +66,7 @@ def _histogram(
             axis.stairs(shares, edges, color=colours[row], linewidth=1.6)
     _dress(axis, title)
     axis.set_ylabel("share")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     return None
 
 
@@ -84,7 +86,7 @@ def _bars(
     room = 0.06 * (highest - min(lowest, 0.0))
     for place, estimate in zip(places, found.values(), strict=True):
         axis.text(estimate.high + room / 3, place, f"{estimate.value:.3f}", va="center", fontsize=8)
-    axis.set_yticks(places, list(found), fontsize=8)
+    axis.set_yticks(places, list(found), fontsize=8, parse_math=False)
     axis.invert_yaxis()
     if mark is not None:
         axis.axvline(mark, color="black", linewidth=1)

@@ -87,14 +87,15 @@ def reasons_left_out(card: Scorecard) -> list[str]:
 
 
 def write_corpora(out: Path, corpora: Sequence[Described], notes: Sequence[str]) -> None:
-    """Write `corpus.json` ({corpus: {figure: {value, low, high, n}}}) and `corpus.md`."""
+    """Write `corpus.json` ({"corpora": {corpus: {figure: {value, low, high, n}}}, "notes": [...]}) and `corpus.md`."""
     out.mkdir(parents=True, exist_ok=True)
     found = {
         corpus.name: {name: asdict(figure) for name, figure in corpus.figures.items()}
         | {"dialogues": corpus.dialogues, "refused rows": corpus.refused}
         for corpus in corpora
     }
-    _write(out / "corpus.json", json.dumps({**found, "notes": list(notes)}, indent=1, ensure_ascii=False) + "\n")
+    told = {"corpora": found, "notes": list(notes)}
+    _write(out / "corpus.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     title, header, rows = corpora_table(corpora)
     _write(out / "corpus.md", "\n".join([f"# {title}", *(f"- {n}" for n in notes), "", _table(header, rows)]) + "\n")
 
@@ -104,9 +105,15 @@ def corpora_table(corpora: Sequence[Described], brief: bool = False) -> Table:
     names = dict.fromkeys(name for corpus in corpora for name in corpus.figures)
     ordered = sorted(names, key=lambda name: name.startswith(("repeated", "with")))
     rows: list[tuple[str, ...]] = [("dialogues", *(f"{corpus.dialogues:,}" for corpus in corpora))]
-    rows += [(name, *(_cell(corpus.figures.get(name), brief) for corpus in corpora)) for name in ordered]
+    rows += [(name, *(_figure(corpus, name, brief) for corpus in corpora)) for name in ordered]
     rows.append(("rows that are no conversation", *(f"{corpus.refused:,}" for corpus in corpora)))
     return "corpora", ("figure", *(corpus.name for corpus in corpora)), rows
+
+
+def _figure(corpus: Described, name: str, brief: bool) -> str:
+    """A language that is not among a corpus's first ones has the share 0 in it, or nearly."""
+    cell = _cell(corpus.figures.get(name), brief)
+    return cell or ("few or none" if name.startswith("language") else "")
 
 
 def _cell(estimate: Estimate | None, brief: bool) -> str:
@@ -123,7 +130,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

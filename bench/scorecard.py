@@ -15,13 +15,13 @@ from pathlib import Path
 
 from bench.diversity import distinct, jaccard_diversity, mtld, self_bleu
 from bench.embeddings import Embedder, drawn, topic_diversity
-from bench.habits import HABITS, ROUNDS, Counted, Habit, counted, distance, rate, tokens_per_turn
+from bench.habits import ENDED, HABITS, ROUNDS, Counted, Habit, counted, distance, rate, tokens_per_turn
 from bench.intents import coverage, decomposition, having_intents
 from bench.intervals import Estimate, ratio
 from bench.likelihood import RoleScore
 from bench.naturalness import detector_auc, encoder, two_sample_auc
 from bench.termination import brier, calibration, f1_gain, goodbye_rule, sampled_ends, score_ends
-from bench.words import Encoded, words
+from bench.words import Encoded, Ints, words
 from selfplay.chat.conversation import Conversation
 from selfplay.data.cleaning.language import language_of
 from selfplay.errors import SelfplayError
@@ -29,8 +29,11 @@ from selfplay.errors import SelfplayError
 PEOPLE, GOODBYE_RULE = "people", "goodbye rule"
 FIRST_TURNS = 2000
 """First turns compared pair by pair, as in UserLM; a sample where there are more."""
-EQUAL_TURNS = 20_000
-"""Most user turns that distinct-n and self-BLEU look at; all rows are given equally many."""
+EQUAL_WORDS = 200_000
+"""Most words of users that distinct-n and self-BLEU look at; all rows are given equally many."""
+FEWEST_WORDS = 1000
+"""A row with fewer is left out of both rather than cutting all others down to it."""
+ENCODER_TURNS = 2000
 _TOLD_FROM = 50
 
 Decisions = dict[int, Sequence[bool]]
@@ -57,7 +60,7 @@ class Scorecard:
         """Compute one figure; where it has a reason not to be there, keep the reason."""
         try:
             self.rows.setdefault(row, {})[metric] = compute()
-        except (ValueError, SelfplayError) as error:
+        except (ValueError, RuntimeError, SelfplayError) as error:  # RuntimeError: of torch, as out of memory
             self.leave_out(row, metric, str(error))
 
     def leave_out(self, row: str, metric: str, reason: str) -> None:
@@ -80,13 +83,19 @@ class Tools:
     seed: int = 0
 
 
-def score_likelihood(card: Scorecard, row: str, score: RoleScore, suffix: str = "") -> None:
-    """Bits per byte and perplexity from a scorer's pass; `suffix` tells passes apart."""
+def score_likelihoods(card: Scorecard, scores: dict[str, RoleScore], suffix: str = "") -> None:
+    """Bits per byte and perplexity of all rows, over the conversations that fit every row's context."""
     import numpy as np
 
-    bits, size, tokens = (np.array(values, dtype=float) for values in (score.bits, score.bytes, score.tokens))
-    card.put(row, f"bits_per_byte{suffix}", lambda: ratio(bits, size))
-    card.put(row, f"perplexity{suffix}", lambda: _to_power(ratio(bits, tokens)))
+    common = np.all([score.whole for score in scores.values()], axis=0)
+    for row, score in scores.items():
+        if score.cut:
+            card.notes.append(
+                f"{score.cut:,} conversations are longer than the context of {row}; no row is scored on them"
+            )
+        bits, size, tokens = (np.array(v, dtype=float)[common] for v in (score.bits, score.bytes, score.tokens))
+        card.put(row, f"bits_per_byte{suffix}", partial(ratio, bits, size))
+        card.put(row, f"perplexity{suffix}", lambda b=bits, t=tokens: _to_power(ratio(b, t)))  # type: ignore[misc]
 
 
 def score_termination(
@@ -129,10 +138,11 @@ def score_behind(
     import numpy as np
 
     first, *_ = scores
-    size = np.array(scores[first].bytes, dtype=float)
+    common = np.all([score.whole for score in scores.values()], axis=0)
+    size = np.array(scores[first].bytes, dtype=float)[common]
     for row, score in scores.items():
         if row != first:
-            more = np.array(score.bits) - np.array(scores[first].bits)
+            more = (np.array(score.bits) - np.array(scores[first].bits))[common]
             card.put(row, "bits_per_byte_behind", partial(ratio, more, size))
     for row, theirs in decisions.items():
         common = sorted(theirs.keys() & decisions[first].keys())
@@ -152,10 +162,9 @@ def score_texts(
 
     People are compared with themselves, half against half.
     """
-    equal = min([EQUAL_TURNS, *(sum(len(c.of("user")) for c in side) for side in sides.values())])
-    card.notes.append(
-        f"distinct-n and self-BLEU: {equal:,} user turns of each row; first turns: at most {FIRST_TURNS:,}"
-    )
+    said = [sum(len(words(text)) for c in side for text in c.of("user")) for side in sides.values()]
+    equal = min([EQUAL_WORDS, *(count for count in said if count >= FEWEST_WORDS)])
+    card.notes.append(f"distinct-n and self-BLEU: {equal:,} user words a row; first turns: at most {FIRST_TURNS:,}")
     people = sides.get(PEOPLE)
     for row, side in sides.items():
         say(f"{row}: {len(side):,} conversations")
@@ -180,19 +189,38 @@ def score_diversity(card: Scorecard, row: str, spoken: Sequence[Conversation], e
     draws = random.Random(tools.seed)
     openings = [words(conversation.of("user")[0]) for conversation in spoken]
     first = draws.sample(openings, min(FIRST_TURNS, len(openings)))
-    turns = [text for conversation in spoken for text in conversation.of("user")]
-    drawn_turns = [words(text) for text in draws.sample(turns, min(equal, len(turns)))]
+    owners, drawn_turns = _of_equal_words(draws.sample(spoken, len(spoken)), equal)
     card.put(row, "first_turn_diversity", lambda: jaccard_diversity(first, tools.seed))
     for order, grams in enumerate(Encoded(drawn_turns).grams(3), start=1):
-        card.put(row, f"distinct_{order}", partial(distinct, grams, len(drawn_turns), tools.seed))
+        card.put(row, f"distinct_{order}", partial(_enough, drawn_turns, partial(distinct, grams, owners, tools.seed)))
     card.put(row, "mtld", lambda: mtld([words(" ".join(c.of("user"))) for c in spoken], tools.seed))
-    card.put(row, "self_bleu", lambda: self_bleu(drawn_turns, tools.seed))
+    card.put(row, "self_bleu", partial(_enough, drawn_turns, partial(self_bleu, drawn_turns, owners, tools.seed)))
     embedder = tools.embedder
     if embedder is not None:
         about = drawn(["\n".join(conversation.of("user")) for conversation in spoken], tools.seed)
         card.put(row, "topic_diversity", lambda: topic_diversity(embedder.embed(about), tools.seed))
     elif tools.no_embedder:
         card.leave_out(row, "topic_diversity", tools.no_embedder)
+
+
+def _of_equal_words(conversations: Sequence[Conversation], most: int) -> tuple[Ints, list[list[str]]]:
+    """User turns of conversations in order up to so many words, and which conversation each is of."""
+    import numpy as np
+
+    owners, turns, left = [], [], most
+    for number, conversation in enumerate(conversations):
+        for text in map(words, conversation.of("user")):
+            if left > 0:
+                owners.append(number)
+                turns.append(text[:left])
+                left -= len(text)
+    return np.array(owners, dtype=np.int64), turns
+
+
+def _enough(turns: Sequence[Sequence[str]], compute: Callable[[], Estimate]) -> Estimate:
+    if (said := sum(map(len, turns))) < FEWEST_WORDS:
+        raise ValueError(f"{said:,} words of users; {FEWEST_WORDS:,} are needed to compare rows")
+    return compute()
 
 
 def score_intents(card: Scorecard, row: str, spoken: Sequence[Conversation], language: str | None) -> None:
@@ -217,6 +245,8 @@ def score_habits(
     whole: Sequence[Conversation] | None = None,
 ) -> None:
     """Each habit's rate, and its distance from people's. `whole`: what the rate is of, where it is not `side`."""
+    if any(conversation.ended is not None for conversation in side):
+        card.put(row, ENDED.name, lambda: rate(_counted(ENDED, side)))
     tokens = tokens_per_turn(tools.count_tokens)
     for habit in (ROUNDS, *HABITS[:1], tokens, *HABITS[1:]):
         if habit.english and language != "en":
@@ -239,7 +269,9 @@ def score_naturalness(
         card.put(
             row,
             "naturalness_auc_encoder",
-            lambda: two_sample_auc(people, simulated, tools.seed, encoder(folder, seed=tools.seed), turns=FIRST_TURNS),
+            lambda: two_sample_auc(
+                people, simulated, tools.seed, encoder(folder, seed=tools.seed), turns=ENCODER_TURNS
+            ),
         )
     if url is not None:
         card.put(row, "naturalness_auc_detector", lambda: detector_auc(people, simulated, url, tools.seed))
@@ -256,7 +288,8 @@ def language_among(conversations: Sequence[Conversation]) -> str | None:
 def _counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
     found = counted(habit, conversations)
     if not found.conversations:
-        raise ValueError("every conversation was cut at its source" if habit is ROUNDS else "no user turns")
+        cut = habit is ROUNDS and len(conversations) > 0
+        raise ValueError("every conversation was cut at its source" if cut else "no conversation with a user turn")
     return found
 
 

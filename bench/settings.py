@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -21,7 +23,7 @@ class ScorecardConfig(BaseModel):
     people: tuple[str, ...] = ()
     """People whom free self-play is compared with; left out, the held-out share of what the first model was trained on
     where it is known and here, else `data`."""
-    temperatures: tuple[float, ...] = ()
+    temperatures: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
     """The first model at each of these, a row each; left out, at the recipe's."""
     intents: bool = False
     """The models were trained with an intent as their system turn (as UserLM-8b): score with it too. Prompted
@@ -33,6 +35,4 @@ class ScorecardConfig(BaseModel):
     detector: str | None = None
     """URL of a detector of machine-written text."""
     tokenizer: str = "nano"
-    """Simulator folder whose tokenizer counts tokens, for all rows alike."""
-    held_out: float = Field(0.05, gt=0, lt=1)
-    """Share of the mixture that training kept out, where the model does not say."""
+    """Folder whose tokenizer counts tokens, for all rows alike."""

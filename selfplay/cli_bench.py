@@ -27,7 +27,7 @@ def simulator(
     embeddings: Annotated[str | None, typer.Option(help="sentence-transformers model, for topic diversity.")] = None,
     encoder: Annotated[str | None, typer.Option(help="Model folder fine-tuned to tell users from people.")] = None,
     detector: Annotated[str | None, typer.Option(help="URL of a detector; key in $SELFPLAY_DETECTOR_KEY.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="Simulator folder whose tokenizer counts tokens.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Folder whose tokenizer counts tokens.")] = None,
     recipe: Annotated[str, typer.Option(help="Self-play: YAML file or shipped recipe.")] = "nano/generate",
     assistant: Annotated[str | None, typer.Option(help="Folder of the assistant they talk to, or a URL.")] = None,
     number: Annotated[int, typer.Option("-n", help="Free conversations of each model.")] = 2000,
@@ -63,7 +63,7 @@ def simulator(
 @bench_cli.command()
 def corpus(
     sources: Annotated[list[str], typer.Argument(help="[NAME=]RUN, FILE or catalogue name, any number.")],
-    tokenizer: Annotated[str, typer.Option(help="Simulator folder whose tokenizer counts tokens.")] = "nano",
+    tokenizer: Annotated[str, typer.Option(help="Folder whose tokenizer counts tokens.")] = "nano",
     embeddings: Annotated[str | None, typer.Option(help="sentence-transformers model: topics, coherence.")] = None,
     benchmark: Annotated[list[str] | None, typer.Option(help="Question file to look for (repeatable).")] = None,
     format: Annotated[str | None, typer.Option(help="Source schema, if not recognised; see `data formats`.")] = None,
@@ -82,7 +82,7 @@ def corpus(
             out=out,
             on_progress=progress,
         )
-    console_bench.print_corpora(described)
+    console_bench.print_corpora(*described)
     if out is not None:
         console.out.print(f"corpora: {out}/corpus.md", markup=False, soft_wrap=True)
 

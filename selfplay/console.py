@@ -237,7 +237,7 @@ def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     """A plain table; the first column is text, the others are figures."""
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right")
+        table.add_column(Text(name), justify="left" if number == 0 else "right")
     for row in rows:
         table.add_row(*map(Text, row))
     out.print(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from selfplay.console import err, print_rows
+from selfplay.console import err, out, print_rows
 from selfplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,13 +22,15 @@ def named(given: Sequence[str]) -> dict[str, str]:
     """NAME=PATH texts by name; without a name the last part of the path is it.
 
     Raises:
-        ConfigError: a name given twice.
+        ConfigError: a name given twice, or a name alone.
     """
     rows: dict[str, str] = {}
     for text in given:
         name, equals, path = text.partition("=")
         if not equals or "/" in name:  # a path may hold an equals sign
             name, path = Path(text).name or text, text
+        if not path:
+            raise ConfigError(f"{text!r} names no path; give NAME=PATH")
         if name in rows:
             raise ConfigError(f"two rows are called {name!r}; name them, as in one={rows[name]}")
         rows[name] = path
@@ -61,8 +63,10 @@ def corpus_progress() -> Iterator[Callable[[str], Callable[[int, float | None], 
         yield begin
 
 
-def print_corpora(corpora: Sequence[Described]) -> None:
-    """The comparison table."""
+def print_corpora(corpora: Sequence[Described], notes: Sequence[str]) -> None:
+    """The comparison table, and what it stands on."""
     from bench.report import corpora_table
 
     print_rows(*corpora_table(corpora, brief=len(corpora) > 2))
+    for note in notes:
+        out.print(note, style="dim", markup=False, soft_wrap=True)

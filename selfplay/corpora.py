@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from selfplay.chat.conversation import Conversation
-from selfplay.chat.models import load_renderer, locate_model
+from selfplay.chat.models import EMBEDDED, locate_model, token_counter
 from selfplay.data.batches import Batch
 from selfplay.data.catalogue import Source, locate
 from selfplay.data.loading import Loaded, stream
-from selfplay.errors import ConfigError, DataError
+from selfplay.errors import BadRow, ConfigError, DataError, MissingPackage, SelfplayError
 from selfplay.generation import open_run
 from selfplay.store.store import DATABASE
 
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 Progress = Callable[[int, float | None], None]
 """Called with the conversations read so far and the share of the corpus they make, where that is known."""
 _BATCH = 512
+
+
+class Corpora(NamedTuple):
+    """Corpora in figures, and what they stand on or why some are missing."""
+
+    found: list[Described]
+    notes: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +63,11 @@ def describe_corpora(
     format: str | None = None,
     out: str | Path | None = None,
     on_progress: Callable[[str], Progress] = lambda name: lambda rows, share: None,
-) -> list[Described]:
+) -> Corpora:
     """Describe corpora: run folders, files, catalogue names or hub names, by the name they have in the table.
 
     Args:
-        tokenizer: simulator folder whose tokenizer counts tokens.
+        tokenizer: folder whose tokenizer counts tokens.
         embeddings: a sentence-transformers model, for topic diversity and coherence.
         benchmarks: files of questions, in FastChat's layout.
         format: source schema of files, where it is not recognised.
@@ -68,7 +75,8 @@ def describe_corpora(
         on_progress: makes what is called as a corpus is read.
 
     Raises:
-        ConfigError, DataError, ModelError, StoreError: no corpus, or one that is empty or cannot be read.
+        ConfigError, ModelError: no corpus, or settings that cannot be used.
+        DataError, StoreError: none of the corpora could be read, or all are empty. One of several is left out and said.
     """
     from bench.embeddings import Embedder
     from bench.overlap import Overlap
@@ -77,20 +85,34 @@ def describe_corpora(
 
     if not corpora:
         raise ConfigError("nothing to describe: give run folders, files or catalogue names")
-    renderer = load_renderer(locate_model(tokenizer, "simulator"), "user")
-    embedder = Embedder(embeddings) if embeddings else None
+    count_tokens = token_counter(tokenizer_folder(tokenizer))
+    notes = [f"tokens: tokenizer of {tokenizer}", *([f"embeddings: {embeddings}"] if embeddings else [])]
+    embedder = None
+    try:
+        embedder = Embedder(embeddings) if embeddings else None
+    except MissingPackage as error:
+        notes.append(f"topic diversity and coherence are left out: {error}")
     questions = [turn for path in benchmarks for question in read_questions(Path(path)) for turn in question.turns]
     overlap = Overlap(questions) if questions else None
-    found = [
-        _describe(name, source, renderer.count_tokens, overlap, embedder, format, on_progress(name))
-        for name, source in corpora.items()
-    ]
-    notes = [f"tokens: tokenizer of {tokenizer}", *([f"embeddings: {embeddings}"] if embeddings else [])]
+    found, failed = [], []
+    for name, source in corpora.items():
+        try:
+            found.append(_describe(name, source, count_tokens, overlap, embedder, format, on_progress(name)))
+        except SelfplayError as error:  # what was read before it is not lost
+            failed.append(error)
+            notes.append(f"{name} is left out: {error}")
+    if not found:
+        raise failed[0]
     if overlap is not None:
         notes.append(f"questions: {len(questions):,} turns of {', '.join(benchmarks)}, {overlap.too_short:,} too short")
     if out is not None:
         write_corpora(Path(out), found, notes)
-    return found
+    return Corpora(found, notes)
+
+
+def tokenizer_folder(name: str) -> Path:
+    """The folder of a tokenizer by the name of a model, or its path."""
+    return locate_model(name, "simulator") if name == EMBEDDED else Path(name).expanduser()
 
 
 def _describe(
@@ -132,7 +154,9 @@ def _conversations(
             planned, _ = run.counts()
             for number, conversation in enumerate(run.conversations(), start=1):
                 share[0] = number / planned
-                if conversation.of("user") and not str(conversation.ended).startswith("failed:"):
+                if not conversation.of("user") or str(conversation.ended).startswith("failed:"):
+                    loaded.refused.add(conversation.id, BadRow(f"ended {conversation.ended}"))
+                else:
                     yield conversation
         finally:
             run.close()

@@ -6,13 +6,15 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.settings import ScorecardConfig
-from selfplay.chat.conversation import Conversation
-from selfplay.chat.models import locate_model
+from selfplay.chat.conversation import Conversation, without_system
+from selfplay.chat.models import locate_model, token_counter
 from selfplay.config import GenerateConfig, load_recipe
+from selfplay.corpora import tokenizer_folder
 from selfplay.data.loading import load
 from selfplay.data.mixing import parse_weights
 from selfplay.errors import ConfigError, DataError, MissingPackage, SelfplayError
@@ -55,11 +57,13 @@ def bench_simulator(config: ScorecardConfig, play: GenerateConfig, out: str | Pa
     """
     from bench.panel import write_panel
     from bench.report import reasons_left_out, scorecard_tables, write_scorecard
-    from bench.scorecard import PEOPLE, Scorecard, score_texts
+    from bench.scorecard import GOODBYE_RULE, PEOPLE, Scorecard, score_texts
 
     candidates = candidates_of(config, play)
     if not candidates and not config.conversations:
         raise ConfigError("nothing to score: give --model, --prompted or --conversations")
+    if taken := {*config.models, *config.prompted, *config.conversations} & {PEOPLE, GOODBYE_RULE}:
+        raise ConfigError(f"{', '.join(sorted(taken))}: rows of that name are there already; give another, NAME=PATH")
     tools = _tools(config, play.seed)
     data = _people(config.data, say) if config.data else []
     people, whose = _compared_with(config, data, candidates, say)
@@ -67,12 +71,12 @@ def bench_simulator(config: ScorecardConfig, play: GenerateConfig, out: str | Pa
     if people:
         card.rows[PEOPLE] = {}
         card.notes.append(f"people: {whose}, {len(people):,} conversations")
-    existing = {row: _existing(row, source, say) for row, source in config.conversations.items()}
+    existing = {row: _existing(row, source, card.notes) for row, source in config.conversations.items()}
     _score_models(card, candidates, data, config, say)
     sides: dict[str, Sequence[Conversation]] = {PEOPLE: people} if people else {}
     for candidate in candidates:
         known = existing.pop(candidate.row, None)
-        sides[candidate.row] = known or _free_play(candidate, play, Path(out) / "runs", say)
+        sides[candidate.row] = known or _free_play(candidate, play, Path(out) / "runs", card.notes, say)
     sides |= existing
     for row in existing:
         for metric in ("bits_per_byte", "end_f1"):
@@ -99,8 +103,8 @@ def candidates_of(config: ScorecardConfig, play: GenerateConfig) -> list[Candida
         folder = locate_model(name, "simulator")
         for temperature in (config.temperatures if number == 0 else ()) or (None,):
             title = row if temperature is None else f"{row}, T {temperature:g}"
-            change = {} if temperature is None else {"temperature": temperature}
-            found.append(Candidate(title, folder, False, play.user_sampling.model_copy(update=change)))
+            heat = play.user_sampling.temperature if temperature is None else temperature
+            found.append(Candidate(title, folder, False, play.user_sampling.model_copy(update={"temperature": heat})))
     for row, name in config.prompted.items():
         found.append(Candidate(row, locate_model(name, "assistant"), True, play.user_sampling))
     return found
@@ -111,40 +115,37 @@ def _score_models(
 ) -> None:
     """Likelihood of people's turns and the end decision; one pass a model, whatever its temperatures."""
     from bench.likelihood import Scorer
-    from bench.scorecard import GOODBYE_RULE, score_behind, score_likelihood, score_termination
+    from bench.scorecard import GOODBYE_RULE, score_behind, score_likelihoods, score_termination
 
     if not data:
         for candidate in candidates:
             for metric in ("bits_per_byte", "end_f1"):
                 card.leave_out(candidate.row, metric, "no held-out people; give --data")
         return
+    heard = [without_system(conversation) for conversation in data]
     scores: dict[str, RoleScore] = {}
     decisions: dict[str, Decisions] = {}
     for folder, prompted in dict.fromkeys((c.folder, c.prompted) for c in candidates):
         rows = [c for c in candidates if (c.folder, c.prompted) == (folder, prompted)]
         say(f"{rows[0].row}: likelihood of {len(data):,} conversations")
         scorer = Scorer(folder, prompted=prompted)
-        score = scorer.score(data, "user", [c.sampling for c in rows])
-        if score.cut:
-            card.notes.append(
-                f"{rows[0].row}: {score.cut:,} conversations are longer than its context, scored up to it"
-            )
+        score = scorer.score(heard, "user", [c.sampling for c in rows])
         for number, candidate in enumerate(rows):
             scores[candidate.row] = score
-            score_likelihood(card, candidate.row, score)
-            decisions[candidate.row] = score_termination(card, candidate.row, data, score.ends[number])
+            decisions[candidate.row] = score_termination(card, candidate.row, heard, score.ends[number])
         if prompted or config.intents:
             _score_with_intents(card, [c.row for c in rows], scorer, data)
         else:
             for candidate in rows:
                 card.leave_out(candidate.row, "bits_per_byte_intent", "not said to be trained with intents (--intents)")
     if candidates:
-        decisions[GOODBYE_RULE] = score_termination(card, GOODBYE_RULE, data, None)
-        score_behind(card, data, scores, decisions)
+        score_likelihoods(card, scores)
+        decisions[GOODBYE_RULE] = score_termination(card, GOODBYE_RULE, heard, None)
+        score_behind(card, heard, scores, decisions)
 
 
 def _score_with_intents(card: Scorecard, rows: Sequence[str], scorer: Scorer, data: Sequence[Conversation]) -> None:
-    from bench.scorecard import score_likelihood
+    from bench.scorecard import score_likelihoods
     from selfplay.chat.prompted import with_intent
 
     having = [with_intent(conversation) for conversation in data if conversation.meta.get("intent")]
@@ -153,8 +154,7 @@ def _score_with_intents(card: Scorecard, rows: Sequence[str], scorer: Scorer, da
             card.leave_out(row, "bits_per_byte_intent", "people's conversations carry no intent")
         return
     score = scorer.score(having, "user")
-    for row in rows:
-        score_likelihood(card, row, score, "_intent")
+    score_likelihoods(card, dict.fromkeys(rows, score), "_intent")
 
 
 def _compared_with(
@@ -162,60 +162,72 @@ def _compared_with(
 ) -> tuple[list[Conversation], str]:
     """The people beside free self-play, and whose they are."""
     if config.people:
-        return _people(config.people, say), ", ".join(config.people)
-    if candidates and (mixture := _trained_on(candidates[0].folder, config.held_out)) is not None:
+        return _openers(_people(config.people, say)), ", ".join(config.people)
+    if candidates and (mixture := _trained_on(candidates[0].folder)) is not None:
         names, share = mixture
         try:
             found = load(parse_weights(names), split="held_out", held_out=share)
         except SelfplayError as error:
             say(f"what {candidates[0].row} was trained on is not here ({error}); self-play is compared with --data")
         else:
-            # Later pieces of longer talks do not open as free conversations do.
-            return [c for c in found.conversations if not c.context], f"held-out share of {', '.join(names)}"
-    return data, ", ".join(config.data)
+            return _openers(found.conversations), f"held-out share of {', '.join(names)}"
+    return _openers(data), ", ".join(config.data)
 
 
-def _trained_on(folder: Path, held_out: float) -> tuple[list[str], float] | None:
+def _openers(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """Without later pieces of longer talks, which do not open as free conversations do."""
+    return [conversation for conversation in conversations if not conversation.context]
+
+
+def _trained_on(folder: Path) -> tuple[list[str], float] | None:
     """The data sets in a model's `training.json` and their held-out share; None where it does not say."""
     try:
         data = json.loads((folder / "training.json").read_text(encoding="utf-8"))["recipe"]["data"]
-        return [str(name) for name in data["datasets"]], float(data.get("held_out", held_out))
+        return [str(name) for name in data["datasets"]], float(data["held_out"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _people(names: Sequence[str], say: Say) -> list[Conversation]:
     """People's conversations by catalogue name or path; what is no conversation is counted."""
-    loaded = load(parse_weights(list(names)))
+    loaded = load(names)
     if refused := loaded.refused.counts.total():
         say(f"{', '.join(names)}: {refused:,} rows are no conversation and are left out")
     return loaded.conversations
 
 
-def _existing(row: str, source: str, say: Say) -> list[Conversation]:
-    """Conversations of a run or a file; what failed is counted and left out.
+def _existing(row: str, source: str, notes: list[str]) -> list[Conversation]:
+    """Conversations of a run or a file; what is not among them goes into the notes.
 
     Raises:
         DataError: there are none.
     """
     if not (Path(source) / DATABASE).exists():
-        return _people([source], say)
+        return _people([source], notes.append)
     run = open_run(source)
     try:
         finished = list(run.conversations())
+        planned, ended = run.counts()
     finally:
         run.close()
     kept = [c for c in finished if c.ended is not None and not c.ended.startswith("failed:")]
-    if len(kept) < len(finished):
-        say(f"{row}: {len(finished) - len(kept):,} failed conversations are left out")
     if not kept:
-        raise DataError(f"{source}: the run has no finished conversation; finish it with `selfplay generate --resume`")
+        raise DataError(
+            f"{source}: of {planned:,} conversations {ended:,} have ended, {len(finished) - len(kept):,} of them "
+            "failed; there is none to score"
+        )
+    if len(kept) < len(finished):
+        notes.append(f"{row}: {len(finished) - len(kept):,} failed conversations are left out")
+    if ended < planned:
+        notes.append(f"{row}: UNFINISHED, {planned - ended:,} of {planned:,} still go on; short ones end first")
     return kept
 
 
-def _free_play(candidate: Candidate, play: GenerateConfig, runs: Path, say: Say) -> list[Conversation]:
+def _free_play(
+    candidate: Candidate, play: GenerateConfig, runs: Path, notes: list[str], say: Say
+) -> list[Conversation]:
     """The candidate's free conversations with the assistant, guardrails off: what it says is what is scored."""
-    folder = runs / re.sub(r"[^\w.-]+", "-", candidate.row).strip("-")
+    folder = runs / folder_name(candidate.row)
     settings = {
         "simulator": str(candidate.folder),
         "prompted_user": candidate.prompted,
@@ -227,23 +239,27 @@ def _free_play(candidate: Candidate, play: GenerateConfig, runs: Path, say: Say)
     stopped = generate(play.model_copy(update=settings), resume=(folder / DATABASE).exists()).stopped
     if stopped is not None:
         raise SelfplayError(f"free self-play of {candidate.row} stopped: {stopped}; the same command goes on with it")
-    return _existing(candidate.row, str(folder), say)
+    return _existing(candidate.row, str(folder), notes)
+
+
+def folder_name(row: str) -> str:
+    """A row's name as a folder's; names that had to be changed get a hash, so that no two share one."""
+    plain = re.sub(r"[^\w-]+", "-", row).strip("-")
+    return plain if plain == row else f"{plain}-{blake2b(row.encode(), digest_size=3).hexdigest()}".lstrip("-")
 
 
 def _tools(config: ScorecardConfig, seed: int) -> Tools:
     from bench.embeddings import Embedder
     from bench.scorecard import Tools
-    from selfplay.chat.models import load_renderer
 
-    folder = locate_model(config.tokenizer, "simulator")
-    renderer = load_renderer(folder, "user")
+    count_tokens = token_counter(tokenizer_folder(config.tokenizer))
     embedder, missing = None, ""
     try:
         embedder = Embedder(config.embeddings) if config.embeddings else None
     except MissingPackage as error:
         missing = str(error)
     return Tools(
-        lambda text: len(renderer.encode_text(text)),
+        lambda text: count_tokens([text])[0],
         config.tokenizer,
         embedder,
         missing,

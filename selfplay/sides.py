@@ -72,7 +72,7 @@ def side_of(config: GenerateConfig, role: Role) -> Side:
     """
     name = config.simulator if role == "user" else config.assistant
     if not is_url(name):
-        folder = locate_model(name, _kind(role))
+        folder = locate_model(name, "assistant" if config.prompted_user else _kind(role))
         return Side(role, folder, None, load_renderer(folder, role, prompted=config.prompted_user))
     if role == "assistant":
         return Side(role, None, name, None)

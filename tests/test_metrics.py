@@ -10,8 +10,8 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from bench.corpus import Mean, share
 from bench.diversity import bleu_against_others, distinct, jaccard_diversity, mtld, mtld_of, self_bleu
-from bench.habits import HABITS, ROUNDS, counted, distance, rate, tokens_per_turn
-from bench.intents import coverage, decomposition, having_intents
+from bench.habits import ENDED, HABITS, ROUNDS, counted, distance, rate, tokens_per_turn
+from bench.intents import content_words, coverage, decomposition, having_intents
 from bench.intervals import between, subsampled
 from bench.naturalness import _auc, balanced, ngrams, two_sample_auc
 from bench.overlap import Overlap
@@ -38,6 +38,7 @@ def test_words_are_lower_case_runs_and_single_chinese_characters():
     assert words("我要一间Zimmer für zwei") == ["我", "要", "一", "间", "zimmer", "für", "zwei"]
     assert words("カフェ…") == ["カ", "フ", "ェ"]
     assert words("한국어 문장") == ["한국어", "문장"]
+    assert words("हिन्दी में don’t") == ["हिन्दी", "में", "don't"]
     assert words("?!") == []
 
 
@@ -55,15 +56,15 @@ def test_grams_of_nothing():
 
 def test_distinct_is_different_over_all():
     one, two = Encoded([["a", "b", "a"], ["a", "c"]]).grams(2)
-    assert distinct(one, 2).value == 3 / 5
-    assert distinct(two, 2).value == 1.0
+    assert distinct(one, np.arange(2)).value == 3 / 5
+    assert distinct(two, np.arange(2)).value == 1.0
 
 
 def test_distinct_counts_only_grams_of_the_texts_drawn(random_texts):
     grams = Encoded(random_texts).grams(2)[1]
     by_hand = {tuple(text[at : at + 2]) for text in random_texts for at in range(len(text) - 1)}
     total = sum(max(len(text) - 1, 0) for text in random_texts)
-    estimate = distinct(grams, len(random_texts))
+    estimate = distinct(grams, np.arange(len(random_texts)))
     assert estimate.value == len(by_hand) / total
     assert estimate.low < estimate.value < estimate.high
 
@@ -100,12 +101,12 @@ def test_self_bleu_is_what_nltk_computes(random_texts):
         sentence_bleu(texts[:row] + texts[row + 1 :], text, smoothing_function=smooth) for row, text in enumerate(texts)
     ]
     np.testing.assert_allclose(bleu_against_others(texts), theirs, atol=1e-12)
-    assert self_bleu(texts).value == pytest.approx(np.mean(theirs))
+    assert self_bleu(texts, np.arange(len(texts))).value == pytest.approx(np.mean(theirs))
 
 
 def test_self_bleu_of_repeats_is_one_and_of_strangers_nothing():
-    assert self_bleu([["a", "b", "c", "d"]] * 3).value == pytest.approx(1.0)
-    assert self_bleu([["a", "b"], ["c", "d"]]).value == 0.0
+    assert self_bleu([["a", "b", "c", "d"]] * 3, np.zeros(3, int)).value == pytest.approx(1.0)
+    assert self_bleu([["a", "b"], ["c", "d"]], np.arange(2)).value == 0.0
     assert bleu_against_others([[], ["a"]]).tolist() == [0.0, 0.0]
 
 
@@ -124,6 +125,7 @@ def test_intents_are_compared_without_stop_words():
     # intent {cheap italian restaurant north}; turns {want italian restaurant}: 2 of 5; {cheap north}: 2 of 4
     assert decomposition([conversation]).value == pytest.approx((2 / 5 + 2 / 4) / 2)
     assert coverage([conversation]).value == 1.0
+    assert content_words("I'd rather don't, the taxi") == {"taxi"}
     assert coverage([conversation, talk("hello", "hi", meta=meta)]).value == 0.5
     assert having_intents([talk("a", "b"), talk("a", "b", meta={"intent": "the of"}), conversation]) == [conversation]
 
@@ -176,6 +178,8 @@ def test_rounds_are_of_whole_conversations():
     simulated = Conversation("s", talk("a", "b", "c", "d").turns, False, "max_rounds")
     assert counted(ROUNDS, [cut]).conversations == 0
     assert rate(counted(ROUNDS, [cut, simulated])).value == 2
+    assert rate(counted(ENDED, [cut, simulated])).value == 0
+    assert rate(counted(ENDED, [simulated, Conversation("e", simulated.turns, True, "user_ended")])).value == 0.5
 
 
 def test_distance_of_sizes_is_wasserstein_and_of_shares_the_difference():
@@ -209,9 +213,36 @@ def test_the_classifier_reads_chinese_by_character():
 
 
 def test_too_few_conversations_are_no_test():
-    few = [talk("a", "b", id=str(n)) for n in range(4)]
-    with pytest.raises(ValueError, match="4 conversations of people have user turns; 5 folds"):
+    few = [talk("a", "b", id=str(n)) for n in range(9)]
+    with pytest.raises(ValueError, match="9 conversations of people have user turns; the test needs 10"):
         two_sample_auc(few, few)
+
+
+def test_the_classifier_is_not_misled_by_folds_of_few_equal_conversations():
+    """Folds of unequal parts make pooled scores run against the labels, and equals look better than equal."""
+    draws = random.Random(0)
+    found = []
+    for _ in range(12):
+        people, simulated = (
+            [talk(*(" ".join(draws.choices("abcdefgh", k=5)) for _ in range(8)), id=f"{side}{n}") for n in range(12)]
+            for side in "ps"
+        )
+        found.append(two_sample_auc(people, simulated).value)
+    assert 0.44 < np.mean(found) < 0.56
+
+
+def test_distances_of_equals_reach_down_to_nothing():
+    draws = random.Random(2)
+    people, simulated = (
+        counted(
+            BY_NAME["words_per_turn"],
+            [talk(*(" ".join("w" * draws.randint(1, 9)) for _ in range(6))) for _ in range(60)],
+        )
+        for _ in range(2)
+    )
+    estimate = distance(people, simulated)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert estimate.low < 0.3
 
 
 def test_questions_are_found_by_long_ngrams():

@@ -25,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from selfplay.chat.conversation import Conversation, Turn
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def self_bleu_lines(texts: list[str]) -> Iterator[Line]:
     from bench.words import words
 
     split = [words(text) for text in texts]
-    whole = timed(lambda: self_bleu(split))
+    whole = timed(lambda: self_bleu(split, np.arange(len(split)) // A_TALK))
     some = split[:BLEU_TURNS]
     ours = timed(lambda: bleu_against_others(some))
     for library, theirs in (("nltk", nltk_bleu), ("sacrebleu", sacre_bleu)):
@@ -151,7 +153,7 @@ def distinct_line(texts: list[str]) -> Line:
         for grams in Encoded(split).grams(3):
             grams.different / max(len(grams.gram), 1)
 
-    whole = timed(lambda: [distinct(grams, len(split)) for grams in Encoded(split).grams(3)])
+    whole = timed(lambda: [distinct(grams, np.arange(len(split)) // A_TALK) for grams in Encoded(split).grams(3)])
     return Line("distinct-1, -2, -3", whole, "nltk", len(split), timed(value), timed(theirs))
 
 
@@ -172,16 +174,17 @@ def classifier_line(texts: list[str]) -> Line:
 
 def cross_validated(sides: Sides) -> float:
     """The same classifier in scikit-learn's own cross-validation."""
-    import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
 
-    terms = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=False)
+    from bench.naturalness import PATTERN
+
+    terms = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=False, token_pattern=PATTERN)
     model = make_pipeline(terms, LogisticRegression(max_iter=1000))
-    folds = GroupKFold(5, shuffle=True, random_state=0)
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
     texts, method = np.array(sides.texts), "predict_proba"
     found = cross_val_predict(model, texts, sides.labels, groups=sides.groups, cv=folds, method=method)
     return float(roc_auc_score(sides.labels, found[:, 1]))
@@ -263,7 +266,7 @@ def describe(path: str) -> None:
 
     began = time.perf_counter()
     with corpus_progress() as progress:
-        (found,) = describe_corpora({"corpus": path}, on_progress=progress)
+        ((found,), _) = describe_corpora({"corpus": path}, on_progress=progress)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"dialogues": found.dialogues, "seconds": time.perf_counter() - began, "mib": peak}))
 

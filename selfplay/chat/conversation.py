@@ -11,7 +11,7 @@ context       leading turns of a piece that are shown and not learned: what was 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from selfplay.errors import InvalidConversation
@@ -63,6 +63,14 @@ class Conversation:
     def messages(self) -> list[dict[str, str]]:
         """The turns as role/content messages."""
         return [{"role": turn.role, "content": turn.content} for turn in self.turns]
+
+
+def without_system(conversation: Conversation) -> Conversation:
+    """The conversation as its user knows it: the assistant's system prompt is hidden from people."""
+    turns = conversation.turns
+    if not turns or turns[0].role != "system":
+        return conversation
+    return replace(conversation, turns=turns[1:], context=max(0, conversation.context - 1))
 
 
 def conversation_from_pairs(

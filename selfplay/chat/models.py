@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -74,6 +75,29 @@ def load_renderer(folder: Path, role: Role, *, prompted: bool = False) -> ChatRe
             "conversation; train it with `selfplay train simulator`"
         )
     return renderer
+
+
+def token_counter(folder: Path) -> Callable[[Sequence[str]], list[int]]:
+    """Texts to their numbers of tokens, by the tokenizer of a folder, whatever model it belongs to.
+
+    Raises:
+        ModelError: no tokenizer there that can be read.
+    """
+    try:
+        tokenizer = _load_tokenizer(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True
+
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(encoded) for encoded in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    return count
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from selfplay.chat.conversation import Conversation, Role, Turn
+from selfplay.chat.conversation import Conversation, Role, Turn, without_system
 from selfplay.chat.families import END_OF_CONVERSATION
 from selfplay.chat.rendering import ChatRenderer, Rendered
 
@@ -50,15 +50,16 @@ class PromptedUser(ChatRenderer):
         ids, _ = super().render(Conversation(conversation.id, tuple(_turned(turns)), complete=False))
         mask = [0] * len(ids)
         for number, turn in enumerate(turns):
-            if turn.role == "user":
+            if turn.role == "user" and number >= conversation.context:
                 start = len(self.prompt_ids(turns[:number], "user"))
-                stop = ids.index(self.end_of_turn_id, start) + 1
+                # Text is never control: the first special token after it ends the turn, whatever the template calls it.
+                stop = next((at + 1 for at in range(start, len(ids)) if ids[at] in self.special_tokens), len(ids))
                 mask[start:stop] = [1] * (stop - start)
         return Rendered(ids, mask)
 
     def end_ids(self) -> list[int]:
-        """The ids that end the conversation: the words for it and the end of the turn."""
-        return [*self.encode_text(END_OF_CONVERSATION), self.end_of_turn_id]
+        """The ids of the words that end the conversation; what comes after them does not matter, as in self-play."""
+        return self.encode_text(END_OF_CONVERSATION)
 
     def said(self, text: str) -> tuple[str, bool]:
         """A sampled turn without the words that end the conversation, and whether it had them."""
@@ -68,9 +69,9 @@ class PromptedUser(ChatRenderer):
 
 def with_intent(conversation: Conversation) -> Conversation:
     """The conversation with its intent as a leading system turn, as UserLM-8b is given it. The user's side sees it."""
-    spoken = tuple(turn for turn in conversation.turns if turn.role != "system")
     intent = Turn("system", str(conversation.meta["intent"]), "fixed")
-    return replace(conversation, turns=(intent, *spoken), context=0)
+    heard = without_system(conversation)
+    return replace(heard, turns=(intent, *heard.turns), context=heard.context + 1 if heard.context else 0)
 
 
 def _turned(turns: Sequence[Turn]) -> list[Turn]:

@@ -110,13 +110,6 @@ class ChatRenderer:
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         return [list(ids) for ids in encoded["input_ids"]]
 
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Numbers of tokens of many plain texts; quicker than encoding them for their ids."""
-        if self._boundary.matters or self._backend.padding is not None or self._backend.truncation is not None:
-            return list(map(len, self.encode_texts(texts)))
-        self._backend.encode_special_tokens = True
-        return [len(encoded) for encoded in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
-
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of sampled ids, special tokens left out."""
         ids = list(token_ids)

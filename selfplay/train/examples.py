@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from selfplay.chat.conversation import Conversation, TrainedRole
+from selfplay.chat.conversation import Conversation, TrainedRole, without_system
 from selfplay.chat.families import Family
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import EmptyLossMask
@@ -98,12 +98,7 @@ def _single(conversation: Conversation) -> bool:
 
 def as_seen_by(role: TrainedRole, conversation: Conversation) -> Conversation:
     """The conversation as the trained side knows it: the assistant's system prompt is hidden from the user."""
-    turns = conversation.turns
-    if role != "user" or not turns or turns[0].role != "system":
-        return conversation
-    from dataclasses import replace
-
-    return replace(conversation, turns=turns[1:], context=max(0, conversation.context - 1))
+    return without_system(conversation) if role == "user" else conversation
 
 
 def collate(rows: list[dict[str, Any]], pad_id: int, packed: bool = False) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from selfplay.chat.conversation import Conversation, Role, conversation_from_pairs
@@ -48,7 +49,9 @@ def convert(row: Mapping[str, Any]) -> Iterator[Conversation]:
     context = row.get("context")
     shown = context if isinstance(context, int) and 0 <= context <= len(pairs) else 0
     whole = str(complete).lower() not in ("false", "0", "none")
-    yield conversation_from_pairs(name, pairs, complete=whole, context=shown, meta=meta)
+    found = conversation_from_pairs(name, pairs, complete=whole, context=shown, meta=meta)
+    ended = row.get("ended")
+    yield replace(found, ended=ended) if isinstance(ended, str) else found
 
 
 def convert_wildchat(row: Mapping[str, Any]) -> Iterator[Conversation]:
