@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -208,6 +209,15 @@ def habit_lines(texts: list[str]) -> Iterator[Line]:
         yield Line(f"{habit.name}, rates and distance", whole, "scipy, distance", len(texts), ours, theirs)
 
 
+def intent_line(texts: list[str]) -> Line:
+    """Overlap with the intent and coverage; no library has them."""
+    from bench.intents import coverage, decomposition
+
+    side = [replace(talk, meta={"intent": " ".join(talk.of("user"))[:80]}) for talk in talks(texts)]
+    seconds = timed(lambda: (decomposition(side), coverage(side)))
+    return Line("intent overlap and coverage", seconds, "none", len(texts), seconds, float("nan"))
+
+
 def metrics_table(turns: int) -> None:
     """Measure and print all metrics."""
     texts = turns_of_people(turns)
@@ -219,6 +229,7 @@ def metrics_table(turns: int) -> None:
         distinct_line(texts),
         classifier_line(texts),
         *habit_lines(texts),
+        intent_line(texts),
     ]
     print(f"{turns:,} user turns; ours ÷ library below 1: ours is quicker\n")
     print("| metric | s, all turns | library | turns | ours, s | library, s | ours ÷ library |")
