@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from selfplay.chat.conversation import Conversation
-from selfplay.chat.models import EMBEDDED, locate_model, token_counter
+from selfplay.chat.models import token_counter
 from selfplay.data.batches import Batch
 from selfplay.data.catalogue import Source, locate
 from selfplay.data.loading import Loaded, stream
@@ -85,7 +85,7 @@ def describe_corpora(
 
     if not corpora:
         raise ConfigError("nothing to describe: give run folders, files or catalogue names")
-    count_tokens = token_counter(tokenizer_folder(tokenizer))
+    count_tokens = token_counter(tokenizer)
     notes = [f"tokens: tokenizer of {tokenizer}", *([f"embeddings: {embeddings}"] if embeddings else [])]
     embedder = None
     try:
@@ -108,11 +108,6 @@ def describe_corpora(
     if out is not None:
         write_corpora(Path(out), found, notes)
     return Corpora(found, notes)
-
-
-def tokenizer_folder(name: str) -> Path:
-    """The folder of a tokenizer by the name of a model, or its path."""
-    return locate_model(name, "simulator") if name == EMBEDDED else Path(name).expanduser()
 
 
 def _describe(

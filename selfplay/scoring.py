@@ -14,7 +14,6 @@ from bench.settings import ScorecardConfig
 from selfplay.chat.conversation import Conversation, without_system
 from selfplay.chat.models import locate_model, token_counter
 from selfplay.config import GenerateConfig, load_recipe
-from selfplay.corpora import tokenizer_folder
 from selfplay.data.loading import load
 from selfplay.data.mixing import parse_weights
 from selfplay.errors import ConfigError, DataError, MissingPackage, SelfplayError
@@ -252,7 +251,7 @@ def _tools(config: ScorecardConfig, seed: int) -> Tools:
     from bench.embeddings import Embedder
     from bench.scorecard import Tools
 
-    count_tokens = token_counter(tokenizer_folder(config.tokenizer))
+    count_tokens = token_counter(config.tokenizer)
     embedder, missing = None, ""
     try:
         embedder = Embedder(config.embeddings) if config.embeddings else None

@@ -442,7 +442,7 @@ def test_corpora_side_by_side(sample, embeddings, tmp_path):
 def test_tokens_of_a_corpus_are_those_of_its_texts(sample):
     renderer = load_renderer(NANO / "simulator", "user")
     texts = [turn.content for turn in sample[0].turns]
-    assert token_counter(NANO / "simulator")(texts) == [len(ids) for ids in renderer.encode_texts(texts)]
+    assert token_counter("nano")(texts) == [len(ids) for ids in renderer.encode_texts(texts)]
     ((described,), _) = app.describe_corpora({"sample": "sample"})
     expected = [len(renderer.encode_text(text)) for c in sample for text in c.of("user")]
     assert described.figures["tokens per user turn"].value == pytest.approx(sum(expected) / len(expected))

@@ -77,12 +77,13 @@ def load_renderer(folder: Path, role: Role, *, prompted: bool = False) -> ChatRe
     return renderer
 
 
-def token_counter(folder: Path) -> Callable[[Sequence[str]], list[int]]:
-    """Texts to their numbers of tokens, by the tokenizer of a folder, whatever model it belongs to.
+def token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:
+    """Texts to their numbers of tokens, by the tokenizer of a folder (nano: the embedded one), whatever model it is of.
 
     Raises:
         ModelError: no tokenizer there that can be read.
     """
+    folder = locate_model(name, "simulator") if name == EMBEDDED else Path(name).expanduser()
     try:
         tokenizer = _load_tokenizer(folder)
     except (OSError, ValueError) as error:
