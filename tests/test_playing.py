@@ -12,6 +12,8 @@ import pytest
 
 from selfplay import app
 from selfplay.config import GenerateConfig
+from selfplay.errors import ConfigError
+from selfplay.generation import PILOT
 from selfplay.serve.scripted_server import ScriptedServer
 from selfplay.store.store import DATABASE, RunReader
 
@@ -120,7 +122,7 @@ async def test_an_estimate_is_close_to_what_the_run_takes_and_keeps_nothing(url,
     totals = run.totals()
     run.close()
     assert foreseen.conversations == 200
-    assert foreseen.measured >= app.PILOT
+    assert foreseen.measured >= PILOT
     assert foreseen.turns == pytest.approx(totals.turns, rel=0.5)
     sampled = sum(foreseen.sampled_tokens.values())
     assert sampled == pytest.approx(totals.usage.sampled_tokens, rel=0.5)
@@ -152,6 +154,6 @@ async def test_prometheus_reads_the_figures(url, tmp_path):
 async def test_a_busy_metrics_port_is_told(url, tmp_path):
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    with pytest.raises(app.ConfigError, match="choose another --metrics-port"):
+    with pytest.raises(ConfigError, match="choose another --metrics-port"):
         await asyncio.to_thread(app.generate, config(url, tmp_path / "run"), metrics_port=port)
     server.close()

@@ -1,6 +1,7 @@
 """A small model trained through the real trainer: what is saved, and that a killed run resumes to the same losses."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -108,15 +109,17 @@ def test_a_run_is_resumed_only_with_its_own_settings(base, tmp_path):
 def test_the_held_out_loss_is_the_mean_over_tokens(base):
     from bench.likelihood import Scorer
     from selfplay.data.loading import load
+    from selfplay.serve.backend import Sampling
 
     people = load(["sample"], split="held_out", held_out=0.1).conversations
     scorer = Scorer(base)
     nats = tokens = 0.0
     for conversation in people:
-        for role in ("user", "assistant"):
-            nats += scorer.score([conversation], role).bits[0] * 0.6931471805599453
-            texts = conversation.of(role)
-            tokens += sum(len(scorer._tokenizer(text)["input_ids"]) + 1 for text in texts) + (role == "user")
+        user, assistant = (
+            scorer.score([conversation], role, [Sampling()] * (role == "user")) for role in ("user", "assistant")
+        )
+        nats += (user.bits[0] + assistant.bits[0]) * math.log(2) - math.log(user.ends[0][0][-1])
+        tokens += user.tokens[0] + assistant.tokens[0] + 1  # the end of the conversation is a token of its own
     log = json.loads((base / "training.json").read_text())["log"]
     measured = [entry["eval_loss"] for entry in log if "eval_loss" in entry][-1]
     assert measured == pytest.approx(nats / tokens, rel=2e-3)  # the saved weights are rounded to bfloat16
