@@ -170,18 +170,19 @@ def _auc(sides: Sides, scores: Floats) -> Estimate:
     """AUC with an interval over conversations."""
     from scipy.stats import rankdata
 
-    members = [np.flatnonzero(sides.groups == group) for group in range(int(sides.groups.max()) + 1)]
     ranks = rankdata(scores, method="dense").astype(np.int64)
+    simulated = sides.labels == 1
+    conversations = int(sides.groups.max()) + 1
 
     def auc(rows: NDArray[np.intp]) -> float:
         """P(simulated scores above people), ties half: from counts by score, without sorting again (Mann-Whitney)."""
-        turns = np.concatenate([members[row] for row in rows])
-        machine = np.bincount(ranks[turns][sides.labels[turns] == 1], minlength=len(scores) + 1).astype(float)
-        human = np.bincount(ranks[turns][sides.labels[turns] == 0], minlength=len(scores) + 1).astype(float)
+        times = np.bincount(rows, minlength=conversations)[sides.groups].astype(float)
+        machine = np.bincount(ranks, times * simulated)
+        human = np.bincount(ranks, times * ~simulated)
         below = np.cumsum(human) - human
         return float(machine @ (below + human / 2) / max(machine.sum() * human.sum(), 1))
 
-    return bootstrap(len(members), auc)
+    return bootstrap(conversations, auc)
 
 
 async def _detect(url: str, texts: Sequence[str]) -> list[float]:
