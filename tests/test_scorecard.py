@@ -1,47 +1,25 @@
-"""The scorecard and the corpus table as a user gets them: from files, with what is missing said."""
+"""The scorecard as a user gets it: from files, runs and models, with what is missing said."""
 
 import json
-import math
 import re
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-import torch
+from score_files import NANO, run, write
 from typer.testing import CliRunner
 
-from bench.likelihood import Scorer
 from bench.metrics import METRICS
 from bench.naturalness import detector_auc, encoder, two_sample_auc
-from bench.questions import read_questions
 from bench.scorecard import Scorecard, language_among, score_termination
 from selfplay import app
-from selfplay.chat.conversation import Conversation, Turn, conversation_from_pairs
-from selfplay.chat.models import load_renderer, locate_model, token_counter
-from selfplay.chat.prompted import END_OF_CONVERSATION, with_intent
+from selfplay.chat.conversation import Turn, conversation_from_pairs
 from selfplay.cli import cli
-from selfplay.config import GenerateConfig
 from selfplay.console_bench import named
 from selfplay.errors import BackendError, ConfigError, DataError, ModelError
 from selfplay.scoring import folder_name
-from selfplay.serve.backend import Completion, Sampling
-from selfplay.serve.scripted import ScriptedBackend
-from selfplay.serve.turns import TurnSampler
 from selfplay.writing import json_line
-
-NANO = Path(str(locate_model("nano", "simulator"))).parent
-
-
-def write(path, conversations):
-    rows = ({"id": c.id, "messages": c.messages(), "meta": dict(c.meta)} for c in conversations)
-    path.write_bytes(b"".join(map(json_line, rows)))
-    return str(path)
-
-
-def run(*arguments):
-    return CliRunner().invoke(cli, ["bench", *map(str, arguments)], catch_exceptions=False)
 
 
 @pytest.fixture(scope="session")
@@ -200,51 +178,6 @@ def test_missing_packages_leave_out_their_metric(sample, tmp_path, monkeypatch):
     assert any("coherence are left out: embeddings need sentence-transformers" in note for note in described.notes)
 
 
-# A model told to play the user
-
-
-def test_a_prompted_user_sees_the_talk_turned_around(sample):
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
-    conversation = sample[0]
-    ids, mask = renderer.render(conversation)
-    said = renderer.decode([id for id, on in zip(ids, mask, strict=True) if on and id != renderer.end_of_turn_id])
-    assert said == "".join([*conversation.of("user"), END_OF_CONVERSATION])
-    for number, turn in enumerate(conversation.turns):
-        if turn.role == "user":
-            prompt = renderer.prompt_ids(conversation.turns[:number], "user")
-            assert ids[: len(prompt)] == prompt
-            assert mask[len(prompt)] == 1
-    assert sum(mask) == sum(mask[len(renderer.prompt_ids([], "user")) :])
-
-
-def test_an_intent_is_what_the_user_sees_first(sample):
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
-    told = Conversation("x", sample[0].turns, meta={"intent": "a dentist, today"})
-    assert "What you want: a dentist, today" in renderer.decode(renderer.render(with_intent(told)).input_ids)
-    trained = load_renderer(NANO / "simulator", "user")
-    assert trained.decode(trained.render(with_intent(told)).input_ids).startswith("a dentist, today")
-
-
-def test_words_that_end_the_talk_end_it():
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
-    assert renderer.said(END_OF_CONVERSATION) == ("", True)
-    assert renderer.said(f"thanks {END_OF_CONVERSATION} x") == ("thanks", True)
-    assert renderer.said("thanks") == ("thanks", False)
-    assert renderer.end_of_conversation_id is None
-    assert renderer.decode(renderer.end_ids()) == END_OF_CONVERSATION
-
-
-def test_context_is_not_learned_by_a_prompted_user_either(sample):
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
-    whole = sample[0]
-    piece = replace(whole, context=2)
-    assert sum(renderer.render(piece).loss_mask) < sum(renderer.render(whole).loss_mask)
-    scores = [Scorer(NANO / kind, prompted=told).score([piece], "user") for kind, told in
-              (("simulator", False), ("assistant", True))]  # fmt: skip
-    learned = sum(len(turn.content.encode()) for turn in whole.turns[2:] if turn.role == "user")
-    assert [score.bytes for score in scores] == [[learned], [learned]]
-
-
 def test_a_system_prompt_is_not_what_the_user_wants(sample, tmp_path):
     told = [replace(c, turns=(Turn("system", "You are Bob."), *c.turns)) for c in sample[:10]]
     cards = []
@@ -292,59 +225,6 @@ def test_exported_conversations_score_as_their_run_does(sample, tmp_path):
     card = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
     assert card["rounds"]["n"] == 10
     assert card["ended_by_user"]["value"] == 0.5
-
-
-def test_a_simulator_cannot_be_told_to_be_one():
-    with pytest.raises(ModelError, match="does not open an assistant turn"):
-        load_renderer(NANO / "simulator", "user", prompted=True)
-    with pytest.raises(ModelError, match="set prompted_user"):
-        load_renderer(NANO / "assistant", "user")
-    assert GenerateConfig().prompted_user is False
-
-
-def test_a_prompted_users_end_is_its_words(monkeypatch):
-    """p(end) of several tokens is the product of their probabilities, as one whole rendering has them."""
-    from bench import likelihood
-
-    monkeypatch.setattr(likelihood, "_WORTH_A_LOOK", 0.0)
-    scorer = Scorer(NANO / "assistant", prompted=True)
-    turns = (Turn("user", "a table for two"), Turn("assistant", "booked"))
-    whole = scorer.score([Conversation("x", turns)], "user", [Sampling()])
-    cut = scorer.score([Conversation("x", turns, complete=False)], "user")
-    (p,) = whole.ends[0][0]
-    assert whole.bits == pytest.approx(cut.bits)
-    renderer = scorer.renderer("user")
-    ids = [*renderer.prompt_ids(turns, "user"), *renderer.end_ids()]
-    with torch.inference_mode():
-        logs = torch.log_softmax(scorer._model(torch.tensor([ids])).logits[0], -1)
-    before = len(ids) - len(renderer.end_ids())
-    expected = sum(float(logs[at - 1, ids[at]]) for at in range(before, len(ids)))
-    assert math.log(p) == pytest.approx(expected, rel=1e-3)
-
-
-def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-    import shutil
-
-    shutil.copytree(NANO / "simulator", tmp_path / "m")
-    path = tmp_path / "m" / "tokenizer.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    token = {**tokenizer["added_tokens"][-1], "id": 6144, "content": "<|new|>"}
-    tokenizer["added_tokens"].append(token)
-    path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    with pytest.raises(ModelError, match="6,145 tokens and the model 6,144 embeddings"):
-        Scorer(tmp_path / "m").score([], "user")
-
-
-def test_turns_longer_than_the_context_are_scored_up_to_it():
-    scorer = Scorer(NANO / "simulator")
-    long = conversation_from_pairs("x", [("user", "a room " * 900), ("assistant", "ok")])
-    score = scorer.score([long], "user", [Sampling()])
-    assert score.cut == 1
-    assert 0 < score.tokens[0] < 1024
-    assert score.ends[0] == [[]]
-
-
-# Judges beside the n-grams
 
 
 def sides(n=30):
@@ -402,92 +282,6 @@ def test_a_detector_is_asked_about_every_turn(detector, monkeypatch):
         detector_auc(people, simulated, f"{url}broken")
     with pytest.raises(BackendError, match="expected"):
         detector_auc(people, simulated, "http://127.0.0.1:9/")
-
-
-# Corpora
-
-
-@pytest.fixture(scope="session")
-def embeddings(tmp_path_factory):
-    """A sentence-transformers model of our own base: mean of its states."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-    folder = tmp_path_factory.mktemp("embeddings")
-    words = Transformer(str(NANO / "base"), processor_kwargs={"pad_token": "<|pad|>"})
-    SentenceTransformer(modules=[words, Pooling(words.get_embedding_dimension())], device="cpu").save(str(folder))
-    return str(folder)
-
-
-def test_corpora_side_by_side(sample, embeddings, tmp_path):
-    question = tmp_path / "question.jsonl"
-    opening = sample[3].of("user")[0]
-    lines = [{"question_id": 1, "category": "x", "turns": [opening, {"content": "short"}]}]
-    question.write_bytes(b"".join(map(json_line, lines)))
-    one = write(tmp_path / "one.jsonl", [*sample[:20], sample[3]])
-    result = run("corpus", f"one={one}", "all=sample", "--embeddings", embeddings, "--benchmark", question, "--out",
-                 tmp_path / "out")  # fmt: skip
-    assert result.exit_code == 0, result.output
-    found = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))["corpora"]
-    assert (found["one"]["dialogues"], found["all"]["dialogues"]) == (21, 120)
-    assert found["one"]["repeated dialogues"]["value"] == pytest.approx(1 / 21)
-    rounds = [c.rounds for c in [*sample[:20], sample[3]]]
-    assert found["one"]["rounds"]["value"] == pytest.approx(sum(rounds) / 21)
-    assert found["all"]["language en"]["value"] > 0.9
-    for figure in ("topic diversity", "coherence", "MTLD", "tokens per user turn", "tokens per dialogue"):
-        assert found["all"][figure]["low"] < found["all"][figure]["value"] < found["all"][figure]["high"]
-    assert re.search(r"\| dialogues \| 21 \| 120 \|", (tmp_path / "out" / "corpus.md").read_text(encoding="utf-8"))
-
-
-def test_tokens_of_a_corpus_are_those_of_its_texts(sample):
-    renderer = load_renderer(NANO / "simulator", "user")
-    texts = [turn.content for turn in sample[0].turns]
-    assert token_counter("nano")(texts) == [len(ids) for ids in renderer.encode_texts(texts)]
-    ((described,), _) = app.describe_corpora({"sample": "sample"})
-    expected = [len(renderer.encode_text(text)) for c in sample for text in c.of("user")]
-    assert described.figures["tokens per user turn"].value == pytest.approx(sum(expected) / len(expected))
-
-
-def test_an_empty_corpus_is_told(tmp_path):
-    (tmp_path / "empty.jsonl").write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="no conversation in it"):
-        app.describe_corpora({"empty": str(tmp_path / "empty.jsonl")})
-    found, notes = app.describe_corpora({"empty": str(tmp_path / "empty.jsonl"), "sample": "sample"})
-    assert [corpus.name for corpus in found] == ["sample"]
-    assert any(note.startswith("empty is left out: ") for note in notes)
-    with pytest.raises(ConfigError, match="nothing to describe"):
-        app.describe_corpora({})
-
-
-def test_a_file_that_holds_no_questions_is_told(tmp_path):
-    path = tmp_path / "q.jsonl"
-    path.write_text('{"question_id": 1}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"q.jsonl:1: no question"):
-        read_questions(path)
-    path.write_text("", encoding="utf-8")
-    with pytest.raises(DataError, match="holds no question"):
-        read_questions(path)
-
-
-async def test_a_prompted_user_ends_by_words_and_is_remembered_without_them():
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
-    replies = ["thank you", END_OF_CONVERSATION, f"thanks {END_OF_CONVERSATION}"]
-
-    def script(request):
-        ids = tuple(renderer.encode_text(replies[len(asked)]))
-        asked.append(request)
-        return Completion(ids, "stop", renderer.end_of_turn_id)
-
-    asked = []
-    sampler = TurnSampler(ScriptedBackend(script), renderer, "user", Sampling())
-    turns = (Turn("user", "a table"), Turn("assistant", "booked"))
-    plain, ended, both = [await sampler.sample(turns, 0, n) for n in range(3)]
-    assert (plain.turn.content, plain.ends, plain.turn.token_ids is None) == ("thank you", False, False)
-    assert (ended.turn.content, ended.ends) == ("", True)
-    assert (both.turn.content, both.ends, both.turn.token_ids) == ("thanks", True, None)
-    assert asked[0].prompt_ids == renderer.prompt_ids(turns, "user")
-    forbidden = {id for id, bias in asked[0].logit_bias if bias < 0}
-    assert renderer.tokenizer.convert_tokens_to_ids(END_OF_CONVERSATION) in forbidden
 
 
 @pytest.mark.engine
