@@ -138,18 +138,18 @@ def score_behind(
     import numpy as np
 
     first, *_ = scores
-    common = np.all([score.whole for score in scores.values()], axis=0)
-    size = np.array(scores[first].bytes, dtype=float)[common]
+    whole = np.all([score.whole for score in scores.values()], axis=0)
+    size = np.array(scores[first].bytes, dtype=float)[whole]
     for row, score in scores.items():
         if row != first:
-            more = (np.array(score.bits) - np.array(scores[first].bits))[common]
+            more = (np.array(score.bits) - np.array(scores[first].bits))[whole]
             card.put(row, "bits_per_byte_behind", partial(ratio, more, size))
     for row, theirs in decisions.items():
         common = sorted(theirs.keys() & decisions[first].keys())
         if row != first and common:
-            whole = [people[number] for number in common]
+            talks = [people[number] for number in common]
             sides = ([side[number] for number in common] for side in (decisions[first], theirs))
-            card.put(row, "end_f1_behind", partial(f1_gain, whole, *sides))
+            card.put(row, "end_f1_behind", partial(f1_gain, talks, *sides))
 
 
 def score_texts(
