@@ -28,6 +28,8 @@ FEWEST = 10
 """Conversations a side: below, the classifier has nothing to learn from."""
 TURNS = 20_000
 """Most turns of a side; more are drawn from at random."""
+REPEATS = 3
+"""Drawings of turns and folds that the figure is the mean of: one by itself varies by about .01."""
 DETECTOR_TURNS = 500
 PATTERN = r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]"
 """Words and signs; Chinese and kana by character: nothing spaces them, and whole sentences never come again."""
@@ -42,7 +44,10 @@ Classifier = Callable[[list[str], Ints, list[str]], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Turns of both sides in equal number, labels (1 = simulated) and the conversation each belongs to; (N,)."""
+    """Turns of both sides in equal number, labels (1 = simulated) and the conversation each belongs to; (N,).
+
+    Conversations are numbered through, people's first, so that drawings can be taken together.
+    """
 
     texts: list[str]
     labels: Ints
@@ -55,25 +60,35 @@ def two_sample_auc(
     seed: int = 0,
     classifier: Classifier | None = None,
     turns: int = TURNS,
+    repeats: int = REPEATS,
 ) -> Estimate:
     """AUC of a classifier that tells simulated user turns from people's; left out, `ngrams`.
+
+    The mean over `repeats` drawings of turns and folds.
 
     Raises:
         ValueError: a side has too few conversations with user turns.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     for name, side in (("people", people), ("simulated", simulated)):
         if (spoken := sum(bool(conversation.of("user")) for conversation in side)) < FEWEST:
             raise ValueError(f"{spoken} conversations of {name} have user turns; the test needs {FEWEST} or more")
-    sides = balanced(people, simulated, seed, turns)
+    judged = []
+    for drawing in range(seed, seed + repeats):
+        sides = balanced(people, simulated, drawing, turns)
+        judged.append((sides, cross_validated(sides, classifier or ngrams, drawing)))
+    return _auc(judged)
+
+
+def cross_validated(sides: Sides, classifier: Classifier, seed: int = 0) -> Floats:
+    """What a classifier says of each turn that was trained on the other folds; (N,)."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
     scores = np.zeros(len(sides.texts))
-    for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(
-        sides.texts, sides.labels, sides.groups
-    ):
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    for train, test in folds.split(sides.texts, sides.labels, sides.groups):
         known, judged = [sides.texts[row] for row in train], [sides.texts[row] for row in test]
-        scores[test] = (classifier or ngrams)(known, sides.labels[train], judged)
-    return _auc(sides, scores)
+        scores[test] = classifier(known, sides.labels[train], judged)
+    return scores
 
 
 def detector_auc(
@@ -88,19 +103,18 @@ def detector_auc(
         BackendError: the detector cannot be reached or answers something else.
     """
     sides = balanced(people, simulated, seed, DETECTOR_TURNS)
-    return _auc(sides, np.array(asyncio.run(_detect(url, sides.texts))))
+    return _auc([(sides, np.array(asyncio.run(_detect(url, sides.texts))))])
 
 
 def balanced(people: Sequence[Conversation], simulated: Sequence[Conversation], seed: int, most: int) -> Sides:
     """Equally many user turns of both sides, at most `most` each, drawn at random."""
     turns = [
-        [(text, f"{label}/{number}") for number, c in enumerate(side) for text in c.of("user")]
-        for label, side in ((0, people), (1, simulated))
+        [(text, first + number) for number, c in enumerate(side) for text in c.of("user")]
+        for first, side in ((0, people), (len(people), simulated))
     ]
     size = min(most, *map(len, turns))
     picked = [random.Random(seed).sample(side, size) for side in turns]
-    names = [group for side in picked for _, group in side]
-    groups = np.unique(names, return_inverse=True)[1]
+    groups = np.array([group for side in picked for _, group in side], dtype=np.int64)
     return Sides([text for side in picked for text, _ in side], np.repeat([0, 1], size), groups)
 
 
@@ -166,23 +180,32 @@ def _classification_model(folder: Path) -> tuple[Any, Callable[[list[str]], Any]
                                           return_token_type_ids=False)  # fmt: skip
 
 
-def _auc(sides: Sides, scores: Floats) -> Estimate:
-    """AUC with an interval over conversations."""
+def _auc(judged: Sequence[tuple[Sides, Floats]]) -> Estimate:
+    """Mean AUC of drawings and what was said of their turns, with an interval over the conversations in any of them."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(scores, method="dense").astype(np.int64)
-    simulated = sides.labels == 1
-    conversations = int(sides.groups.max()) + 1
+    drawn = np.unique(np.concatenate([sides.groups for sides, _ in judged]))
+    drawings = [
+        (np.searchsorted(drawn, sides.groups), sides.labels == 1, rankdata(scores, method="dense").astype(np.int64))
+        for sides, scores in judged
+    ]
 
     def auc(rows: NDArray[np.intp]) -> float:
-        """P(simulated scores above people), ties half: from counts by score, without sorting again (Mann-Whitney)."""
-        times = np.bincount(rows, minlength=conversations)[sides.groups].astype(float)
-        machine = np.bincount(ranks, times * simulated)
-        human = np.bincount(ranks, times * ~simulated)
-        below = np.cumsum(human) - human
-        return float(machine @ (below + human / 2) / max(machine.sum() * human.sum(), 1))
+        times = np.bincount(rows, minlength=len(drawn)).astype(float)
+        return float(np.mean([_above(times[groups], simulated, ranks) for groups, simulated, ranks in drawings]))
 
-    return bootstrap(conversations, auc)
+    return bootstrap(len(drawn), auc)
+
+
+def _above(times: Floats, simulated: NDArray[np.bool_], ranks: Ints) -> float:
+    """P(simulated scores above people), ties half: from counts by score, without sorting again (Mann-Whitney).
+
+    Args:
+        times: how often each turn is there.
+    """
+    machine, human = np.bincount(ranks, times * simulated), np.bincount(ranks, times * ~simulated)
+    below = np.cumsum(human) - human
+    return float(machine @ (below + human / 2) / max(machine.sum() * human.sum(), 1))
 
 
 async def _detect(url: str, texts: Sequence[str]) -> list[float]:

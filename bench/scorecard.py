@@ -270,7 +270,7 @@ def score_naturalness(
             row,
             "naturalness_auc_encoder",
             lambda: two_sample_auc(
-                people, simulated, tools.seed, encoder(folder, seed=tools.seed), turns=ENCODER_TURNS
+                people, simulated, tools.seed, encoder(folder, seed=tools.seed), turns=ENCODER_TURNS, repeats=1
             ),
         )
     if url is not None:

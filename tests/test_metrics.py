@@ -204,7 +204,16 @@ def test_the_auc_is_what_scikit_learn_computes():
     people, simulated = ([talk(f"{name} {n}", "ok", id=f"{name}{n}") for n in range(90)] for name in "ab")
     sides = balanced(people, simulated, 0, 1000)
     scores = np.round(draws.normal(size=len(sides.texts)) + sides.labels, 1)
-    assert _auc(sides, scores).value == pytest.approx(roc_auc_score(sides.labels, scores))
+    assert _auc([(sides, scores)]).value == pytest.approx(roc_auc_score(sides.labels, scores))
+
+
+def test_the_auc_is_the_mean_over_drawings_of_turns():
+    people, simulated = ([talk(*"abcd", id=f"{name}{n}") for n in range(20)] for name in "ps")
+    drawings = [balanced(people, simulated, seed, 30) for seed in (0, 1)]
+    told, not_told = drawings[0].labels.astype(float), np.zeros(60)
+    both = _auc([(drawings[0], told), (drawings[1], not_told)])
+    assert both.value == pytest.approx((1.0 + 0.5) / 2)
+    assert both.n == len({*drawings[0].groups, *drawings[1].groups}) <= 40
 
 
 def test_the_classifier_reads_chinese_by_character():

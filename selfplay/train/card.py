@@ -35,6 +35,9 @@ def model_card(record: dict[str, Any], merged: bool = False) -> str:
         "held-out loss": f"{record['eval_loss']:.4f} nats per supervised token",
         "learning rate": f"{recipe['optim']['learning_rate']:g}, {recipe['optim']['schedule']}",
     }
+    share = recipe["optim"].get("average_with_base")
+    if share:
+        rows["averaged"] = f"{share:g} of the weights are the base's ([WiSE-FT](https://arxiv.org/abs/2109.01903))"
     if recipe["lora"]:
         where = "merged into the base" if merged else "`selfplay train merge` puts them into the base"
         rows["adapters"] = f"LoRA, rank {recipe['lora']['rank']}; {where}"

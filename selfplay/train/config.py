@@ -75,6 +75,8 @@ class Optimisation(_Strict):
     """bfloat16: autocast over float32 weights; with ZeRO, bfloat16 weights and a float32 copy in the optimiser."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
+    average_with_base: float = Field(0.0, ge=0, lt=1)
+    """The base's share in the weights that are saved: their mean with the trained ones (WiSE-FT, arXiv:2109.01903)."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -177,6 +179,8 @@ class TrainConfig(_Strict):
             raise ValueError("give exactly one of 'base' (a model folder) and 'scratch' (a new model)")
         if self.lora is not None and self.scratch is not None:
             raise ValueError("lora adapts a 'base'; a new model ('scratch') has nothing to adapt")
+        if self.optim.average_with_base and self.base is None:
+            raise ValueError("optim.average_with_base needs a 'base'; a new model ('scratch') has none")
         if self.optim.batch is not None and self.optim.batch % self.processes:
             raise ValueError(f"optim.batch {self.optim.batch} does not share out over {self.processes} processes")
         layout = self.layout

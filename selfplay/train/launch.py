@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from selfplay.errors import SelfplayError
 from selfplay.train.config import TrainConfig
+from selfplay.train.kernels import drop_dead_locks
 
 
 def launch_line(config: TrainConfig, folder: Path, checkpoint: str | None = None) -> list[str]:
@@ -39,6 +40,7 @@ def launch(config: TrainConfig, folder: Path, checkpoint: str | None) -> None:
 
     said = folder / ERROR
     said.unlink(missing_ok=True)
+    drop_dead_locks()
     threads = {} if torch.cuda.is_available() else {"OMP_NUM_THREADS": str(_cores() // config.processes or 1)}
     failed = ""
     with warnings.catch_warnings(), _environment({**threads, **os.environ}):

@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig
 
+from selfplay.train.average import average_with_base
 from selfplay.train.batches import Composition, plan_batches
 from selfplay.train.config import TrainConfig
 from selfplay.train.memory import keep_freed_memory
@@ -39,18 +40,20 @@ def work(prepared: Prepared, folder: Path, checkpoint: str | None, say: Callable
         if trainer.args.use_cpu:
             keep_freed_memory()
         trainer.train(resume_from_checkpoint=checkpoint)
-        loss = _final_loss(trainer)
+        if config.optim.average_with_base:
+            average_with_base(trainer, config)
+        loss = _final_loss(trainer, moved=config.optim.average_with_base > 0)
         save_model(prepared, trainer, loss, folder)
 
 
-def _final_loss(trainer: RoleTrainer) -> float:
-    """The held-out loss of the weights that are saved; the last step's, unless better ones were brought back."""
+def _final_loss(trainer: RoleTrainer, moved: bool) -> float:
+    """The held-out loss of the weights that are saved; known from the last step, unless they have `moved` since."""
     last = trainer.state.log_history[-2:]
     known = [
         entry["eval_loss"] for entry in last if entry.get("step") == trainer.state.global_step and "eval_loss" in entry
     ]
-    best = trainer.args.load_best_model_at_end
-    return float(known[-1]) if known and not best else float(trainer.evaluate()["eval_loss"])
+    moved = moved or trainer.args.load_best_model_at_end
+    return float(known[-1]) if known and not moved else float(trainer.evaluate()["eval_loss"])
 
 
 def make_trainer(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> RoleTrainer:
