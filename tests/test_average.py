@@ -84,6 +84,7 @@ def test_a_recipe_with_half_of_its_base_saves_the_mean_and_says_so(base, tmp_pat
     assert loaded(results[0.5].out).get_input_embeddings().num_embeddings == rows + 1
     assert results[0.5].eval_loss != results[0.0].eval_loss
     assert json.loads((tmp_path / "0.5/training.json").read_text())["recipe"]["optim"]["average_with_base"] == 0.5
+    assert json.loads((tmp_path / "0.5/config.json").read_text())["dtype"] == "bfloat16"  # as they are stored
     assert "0.5 of the weights are the base's" in (tmp_path / "0.5/README.md").read_text()
     assert "of the weights are the base's" not in (tmp_path / "0.0/README.md").read_text()
 

@@ -57,8 +57,9 @@ def _save_whole(model: Any, weights: dict[str, Any], out: Path) -> None:
     """Full weights. An embedding that is also the head is written once, as Transformers expects it."""
     if model.config.tie_word_embeddings:
         weights = {name: tensor for name, tensor in weights.items() if name not in (model._tied_weights_keys or ())}
-    model.config.dtype = "bfloat16"
     model.save_pretrained(out, state_dict=weights)
+    model.config.dtype = "bfloat16"  # saving the model puts in the type it trained in
+    model.config.save_pretrained(out)
 
 
 def _stopping_at(renderer: ChatRenderer, config: TrainConfig, tokenizer: Any) -> Any:
