@@ -11,11 +11,10 @@ from bench.intervals import Estimate, ratio
 from bench.likelihood import RoleScore, Scorer
 from bench.likeness import Likeness, describe, reasons
 from bench.naturalness import two_sample_auc
+from bench.paper import Table
 from bench.termination import EndScore, f1_gain, goodbye_rule, sampled_ends, score_ends
 from selfplay.chat.conversation import Conversation, Role
 from selfplay.serve.backend import Sampling
-
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True, slots=True)

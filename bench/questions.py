@@ -1,47 +1,117 @@
-"""Question files of benchmarks, in FastChat's layout: JSON lines {question_id, category, turns: [text ...]}.
+"""Question files of benchmarks. They stay where they are: no question is part of this package.
 
-Arena-Hard's turns are {content}. The files stay where they are: no question is part of this package.
+Shapes, told apart by their keys:
+    FastChat        {question_id, category, turns: [text ...], reference?: [text ...], required_temperature?}
+    Arena-Hard      the same with turns of {content}
+    AlpacaEval      {instruction, dataset}
+    MT-Bench-101    {task, id, history: [{user, bot} ...]}: each user turn is a question after the rounds before it
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from selfplay.data.reading import read_batches
 from selfplay.errors import BadRow, DataError
 
+_EXPECTED = "expected {question_id, category, turns: [text ...]}"
 
-class Question(NamedTuple):
-    """One question and its turns."""
 
-    id: str
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question.
+
+    Attributes:
+        turns: what is asked, one after the other; the model sees its own answers between them.
+        history: (user, assistant) rounds that come before, given with the question.
+        temperature: what answers are drawn at, where the question says so.
+    """
+
+    id: int | str
     category: str
     turns: tuple[str, ...]
+    history: tuple[tuple[str, str], ...] = ()
+    temperature: float | None = None
 
 
 def read_questions(path: Path) -> list[Question]:
     """All questions of a file.
 
     Raises:
-        DataError: unreadable, empty, or a line that is no question (with its place).
+        DataError: unreadable, empty, a line that is no question (with its place), or an id that comes twice.
     """
-    found = []
+    found: dict[int | str, Question] = {}
+    for number, (place, row) in enumerate(rows_of(path), start=1):
+        try:
+            questions = list(_questions(row, number))
+        except BadRow as error:
+            raise DataError(f"{place}: {error}") from error
+        for question in questions:
+            if question.id in found:
+                raise DataError(f"{place}: question id {question.id!r} comes twice; ids have to differ")
+            found[question.id] = question
+    if not found:
+        raise DataError(f"{path}: holds no question; {_EXPECTED}, a line each")
+    return list(found.values())
+
+
+def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of a file with their places.
+
+    Raises:
+        DataError: unreadable, or a line that is not JSON (with its place).
+    """
     for batch in read_batches(path):
         for row in batch.rows():
             try:
-                found.append(_question(row.value()))
+                yield row.place, row.value()
             except BadRow as error:
                 raise DataError(f"{row.place}: {error}") from error
-    if not found:
-        raise DataError(f"{path}: holds no question; expected JSON lines {{question_id, category, turns}}")
-    return found
 
 
-def _question(row: Any) -> Question:
-    turns = row.get("turns") if isinstance(row, Mapping) else None
-    texts = [turn.get("content") if isinstance(turn, Mapping) else turn for turn in turns or ()]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise BadRow("no question; expected {question_id, category, turns: [text ...]}")
-    return Question(str(row.get("question_id", "")), str(row.get("category", "")), tuple(map(str, texts)))
+def _questions(row: Any, number: int) -> Iterator[Question]:
+    if not isinstance(row, Mapping):
+        raise BadRow(f"no question; {_EXPECTED}")
+    for key, read in _SHAPES.items():
+        if key in row:
+            yield from read(row, number)
+            return
+    raise BadRow(f"no question: found the keys {', '.join(map(str, row)) or 'none'}; {_EXPECTED}")
+
+
+def _fastchat(row: Mapping[str, Any], number: int) -> Iterator[Question]:
+    turns = row["turns"] if isinstance(row["turns"], list) else []
+    texts: list[Any] = [turn.get("content") if isinstance(turn, Mapping) else turn for turn in turns]
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise BadRow(f"turns that are no texts; {_EXPECTED}")
+    if not isinstance(row.get("question_id"), int | str):
+        raise BadRow(f"no question_id; {_EXPECTED}")
+    required = row.get("required_temperature")
+    temperature = None if required is None else float(required)
+    yield Question(row["question_id"], str(row.get("category", "")), tuple(texts), temperature=temperature)
+
+
+def _alpaca_eval(row: Mapping[str, Any], number: int) -> Iterator[Question]:
+    if not isinstance(row["instruction"], str) or not row["instruction"].strip():
+        raise BadRow("the instruction is no text")
+    yield Question(number, str(row.get("dataset", "")), (row["instruction"],))
+
+
+def _mt_bench_101(row: Mapping[str, Any], number: int) -> Iterator[Question]:
+    try:
+        rounds = [(str(given["user"]), str(given["bot"])) for given in row["history"]]
+    except (TypeError, KeyError) as error:
+        raise BadRow("history is no list of {user, bot}") from error
+    for at, (asked, _) in enumerate(rounds):
+        name = f"{row.get('task', '')}-{row.get('id', number)}-{at + 1}"
+        yield Question(name, str(row.get("task", "")), (asked,), tuple(rounds[:at]))
+
+
+_SHAPES: dict[str, Callable[[Mapping[str, Any], int], Iterator[Question]]] = {
+    "turns": _fastchat,
+    "instruction": _alpaca_eval,
+    "history": _mt_bench_101,
+}

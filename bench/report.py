@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.corpus import Described
-from bench.intervals import Estimate
 from bench.metrics import METRICS
-from bench.nano import Sheet, Table, tables
+from bench.nano import Sheet, tables
+from bench.paper import Table, cell, markdown, write_text
 from bench.scorecard import Scorecard
 from selfplay.chat.conversation import Conversation
-from selfplay.writing import replacing
 
 SHOWN = 10
 """Conversations printed in full, the first ones of the run."""
@@ -26,7 +25,7 @@ def write_report(out: Path, sheets: Sequence[Sheet], free: dict[str, Any], simul
     out.mkdir(parents=True, exist_ok=True)
     scores = {"human": [asdict(sheet) for sheet in sheets], "free": free}
     (out / "scores.json").write_text(json.dumps(scores, indent=1, default=asdict) + "\n", encoding="utf-8")
-    parts = [text for title, header, rows in tables(sheets, free) for text in (f"### {title}", _table(header, rows))]
+    parts = [text for title, header, rows in tables(sheets, free) for text in (f"### {title}", markdown(header, rows))]
     parts += ["### The first ten conversations", *(_script(c) for c in simulated[:SHOWN])]
     (out / "scores.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -38,13 +37,13 @@ def write_scorecard(out: Path, card: Scorecard) -> None:
     row that is no people; "left_out": {metric: {row: reason}}; "notes": [...].
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / "scorecard.json", json.dumps(scorecard_json(card), indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "scorecard.json", json.dumps(scorecard_json(card), indent=1, ensure_ascii=False) + "\n")
     parts = [f"# {card.title}", *(f"- {note}" for note in card.notes)]
     for title, header, rows in scorecard_tables(card):
-        parts += [f"\n## {title}\n", _table(header, rows)]
+        parts += [f"\n## {title}\n", markdown(header, rows)]
     if card.left_out:
         parts += ["\n## left out\n", *(f"- {line}" for line in reasons_left_out(card))]
-    _write(out / "scorecard.md", "\n".join(parts) + "\n")
+    write_text(out / "scorecard.md", "\n".join(parts) + "\n")
 
 
 def scorecard_json(card: Scorecard) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def scorecard_tables(card: Scorecard, brief: bool = False) -> list[Table]:
         lines = []
         for metric in METRICS:
             if metric.group == group and any(metric.name in card.rows[row] for row in rows):
-                cells = [_cell(card.rows[row].get(metric.name), brief) for row in rows]
+                cells = [cell(card.rows[row].get(metric.name), brief) for row in rows]
                 lines.append((f"{metric.title} ({metric.good})", *cells))
         if lines:
             kept = [n for n in range(len(rows)) if any(line[n + 1] for line in lines)]
@@ -95,9 +94,10 @@ def write_corpora(out: Path, corpora: Sequence[Described], notes: Sequence[str])
         for corpus in corpora
     }
     told = {"corpora": found, "notes": list(notes)}
-    _write(out / "corpus.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / "corpus.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     title, header, rows = corpora_table(corpora)
-    _write(out / "corpus.md", "\n".join([f"# {title}", *(f"- {n}" for n in notes), "", _table(header, rows)]) + "\n")
+    lines = [f"# {title}", *(f"- {note}" for note in notes), "", markdown(header, rows)]
+    write_text(out / "corpus.md", "\n".join(lines) + "\n")
 
 
 def corpora_table(corpora: Sequence[Described], brief: bool = False) -> Table:
@@ -112,27 +112,8 @@ def corpora_table(corpora: Sequence[Described], brief: bool = False) -> Table:
 
 def _figure(corpus: Described, name: str, brief: bool) -> str:
     """A language that is not among a corpus's first ones has the share 0 in it, or nearly."""
-    cell = _cell(corpus.figures.get(name), brief)
-    return cell or ("few or none" if name.startswith("language") else "")
-
-
-def _cell(estimate: Estimate | None, brief: bool) -> str:
-    if estimate is None:
-        return ""
-    digits = 1 if estimate.value >= 100 else 2 if estimate.value >= 10 else 3
-    value = f"{estimate.value:.{digits}f}"
-    return value if brief else f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
-    lines.insert(1, ["---"] * len(header))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    found = cell(corpus.figures.get(name), brief)
+    return found or ("few or none" if name.startswith("language") else "")
 
 
 def _script(conversation: Conversation) -> str:

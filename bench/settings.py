@@ -1,10 +1,12 @@
-"""What a simulator's scorecard is made of."""
+"""What a simulator's scorecard and a judged benchmark are made of."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from selfplay.serve.endpoint import EndpointSettings
 
 
 class ScorecardConfig(BaseModel):
@@ -36,3 +38,46 @@ class ScorecardConfig(BaseModel):
     """URL of a detector of machine-written text."""
     tokenizer: str = "nano"
     """Folder whose tokenizer counts tokens, for all rows alike."""
+
+
+class JudgeConfig(BaseModel):
+    """Answers to a question set, and who judges them how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    set: str
+    """Shipped question set, or a YAML file of one."""
+    data: str | None = None
+    """Folder of question files and judge prompts; left out, $SELFPLAY_BENCH_DATA, then the hub."""
+    models: dict[str, str] = {}
+    """Name → model folder, URL of a chat server, or a name whose answers are known. Left out: all that have answers."""
+    judge: str | None = None
+    """Model folder, URL of a chat server, or the name of a model at $OPENAI_BASE_URL. Left out: answers only."""
+    mode: Literal["single", "pairwise-baseline", "pairwise-all"] = "single"
+    reference: bool = True
+    """Show the judge reference answers in the categories that have them, as FastChat does."""
+    baseline: str | None = None
+    """The model others are compared with; left out, the set's."""
+    repeats: int = Field(1, ge=1)
+    """Answers to each question."""
+    judge_repeats: int = Field(1, ge=1)
+    """Verdicts on each answer; the median counts."""
+    max_tokens: int = Field(1024, ge=1)
+    """Longest answer in tokens."""
+    judge_max_tokens: int = Field(2048, ge=1)
+    """Longest judgment in tokens."""
+    structured: bool = False
+    """Ask the judge for JSON by schema instead of free text."""
+    seed: int = 0
+    endpoint: EndpointSettings = EndpointSettings()
+    """How servers of models are used."""
+    judge_endpoint: EndpointSettings = EndpointSettings(max_concurrency=64)
+    """How the judge's server is used."""
+    kv_cache_gib: int = Field(1, ge=1)
+    """KV cache of an engine in GiB (CPU only)."""
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> JudgeConfig:
+        if self.judge is None and not self.models:
+            raise ValueError("nothing to do: give models to answer the questions, a judge, or both")
+        return self

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from bench.settings import JudgeConfig as JudgeConfig
 from bench.settings import ScorecardConfig as ScorecardConfig
 from selfplay.chat.conversation import Conversation, Role
 from selfplay.chat.speakers import Speaker
@@ -39,6 +40,8 @@ from selfplay.generation import ignore
 from selfplay.generation import open_run as open_run
 from selfplay.generation import placement as placement
 from selfplay.generation import with_folder as with_folder
+from selfplay.judging import bench_questions as bench_questions
+from selfplay.judging import report_judgments as report_judgments
 from selfplay.playing import INTERRUPTED as INTERRUPTED
 from selfplay.runs import plans_of, prices_of
 from selfplay.scoring import bench_nano as bench_nano

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from selfplay.cli_judge import add_commands
+
 bench_cli = typer.Typer(help="Score models and conversations.", no_args_is_help=True, rich_markup_mode=None)
+add_commands(bench_cli)
 
 
 @bench_cli.command()

@@ -104,6 +104,18 @@ def load_recipe(
     return validated(kind, values, name)
 
 
+def with_assigned(kind: type[Config], values: Mapping[str, Any], assigned: Mapping[str, Any], source: str) -> Config:
+    """Settings with dotted keys on top; see `assignments`.
+
+    Raises:
+        ConfigError: settings that do not fit, all of them listed.
+    """
+    merged = dict(values)
+    for key, value in assigned.items():
+        _set(merged, key, value)
+    return validated(kind, merged, source)
+
+
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
     """`key.key=value` texts as overrides; values are read as YAML.
 

@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from selfplay.console import err, out, print_rows
 from selfplay.errors import ConfigError
 
 if TYPE_CHECKING:
     from bench.corpus import Described
+    from bench.judgement.report import Report
 
 
 def named(given: Sequence[str]) -> dict[str, str]:
@@ -70,3 +79,34 @@ def print_corpora(corpora: Sequence[Described], notes: Sequence[str]) -> None:
     print_rows(*corpora_table(corpora, brief=len(corpora) > 2))
     for note in notes:
         out.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def judging_progress() -> Iterator[Callable[[str, int, int], Callable[[], None]]]:
+    """A bar for whatever begins: call it with its name, how much there is and how much is done; then with each step."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err) as progress:
+
+        def begin(what: str, total: int, done: int) -> Callable[[], None]:
+            task = progress.add_task(escape(what), total=total, completed=done)
+            return lambda: progress.advance(task)
+
+        yield begin
+
+
+def print_judged(reports: Sequence[Report]) -> None:
+    """Standings and what stands behind them."""
+    from bench.judgement.report import notes, tables
+
+    for report in reports:
+        for table in tables(report, brief=True):
+            print_rows(*table)
+        for line in notes(report):
+            out.print(line, style="dim", markup=False, soft_wrap=True)
+        out.print(f"report: {report.file}", markup=False, soft_wrap=True)

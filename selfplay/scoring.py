@@ -25,7 +25,7 @@ from simulator.guardrails import Guardrails
 
 if TYPE_CHECKING:
     from bench.likelihood import RoleScore, Scorer
-    from bench.nano import Table
+    from bench.paper import Table
     from bench.scorecard import Decisions, Scorecard, Tools
 
 Say = Callable[[str], None]

@@ -122,7 +122,7 @@ async def cast_of(
             if side.url is not None:
                 await _connect(config, side, cast, stack)
         specs = engine_specs(config, sides, logs)
-        engines = await _start([spec for group in specs.values() for spec in group], stack, on_event)
+        engines = await start_engines([spec for group in specs.values() for spec in group], stack, on_event)
         cast.engines |= engines
         for name, group in specs.items():
             lanes = [_add_lane(cast, _lane(engines[spec.name])) for spec in group]
@@ -173,7 +173,7 @@ async def _connect(config: GenerateConfig, side: Side, cast: Cast, stack: AsyncE
     cast.speakers[side.role] = {lane: speaker_of(config, side.role, sampler)}
 
 
-async def _start(
+async def start_engines(
     specs: Sequence[EngineSpec], stack: AsyncExitStack, on_event: Callable[[Event], None]
 ) -> dict[str, Backend]:
     """Start the engines; each is closed with `stack`, also if another one fails or the start is broken off.

@@ -31,6 +31,8 @@ class GenerationRequest:
     """Tokens that end the turn; the one met is reported as `stop_id`, not as part of the ids."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """(token id, value added to its logit) at every position."""
+    schema: str | None = None
+    """JSON schema the text follows; engines started for it only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ text as it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfplay.chat.conversation import Turn
@@ -28,9 +28,16 @@ _TOO_LONG = re.compile(
 class ChatSampler:
     """Samples assistant turns from a chat endpoint."""
 
-    def __init__(self, endpoint: Endpoint, sampling: Sampling) -> None:
+    def __init__(self, endpoint: Endpoint, sampling: Sampling, schema: Mapping[str, Any] | None = None) -> None:
+        """Bind a server.
+
+        Args:
+            schema: JSON schema of what is said (`response_format`).
+        """
         self._endpoint = endpoint
         self._sampling = sampling
+        form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
+        self._beyond = {} if schema is None else {"response_format": form}
 
     async def sample(self, turns: Sequence[Turn], seed: int, attempt: int) -> SampledTurn | None:
         """The next turn, or None when the server says that the conversation no longer fits its context.
@@ -45,6 +52,7 @@ class ChatSampler:
             "temperature": self._sampling.temperature,
             "top_p": self._sampling.top_p,
             "seed": derive_seed(seed, "assistant", len(turns), attempt),
+            **self._beyond,
         }
         try:
             return await self._endpoint.post("chat/completions", body, _read)

@@ -40,17 +40,29 @@ class TurnSampler:
     """Samples the next turn of `role`. Holds no conversation: everything comes with the call."""
 
     def __init__(
-        self, backend: Backend, renderer: ChatRenderer, role: Role, sampling: Sampling, end_bias: float = 0.0
+        self,
+        backend: Backend,
+        renderer: ChatRenderer,
+        role: Role,
+        sampling: Sampling,
+        end_bias: float = 0.0,
+        *,
+        shorten: bool = False,
+        schema: str | None = None,
     ) -> None:
         """Bind an engine and a template.
 
         Args:
             end_bias: added to the logit of the end-of-conversation token (user side only).
+            shorten: where the context has no room for a full turn, take the room there is.
+            schema: JSON schema of what is said.
         """
         self._backend = backend
         self._renderer = renderer
         self._role = role
         self._sampling = sampling
+        self._shorten = shorten
+        self._schema = schema
         end = renderer.end_of_conversation_id if role == "user" else None
         self._end_id = end
         self._stop_ids = (renderer.end_of_turn_id,) if end is None else (renderer.end_of_turn_id, end)
@@ -68,10 +80,14 @@ class TurnSampler:
             seed: the conversation's seed; turn number and attempt are mixed in here.
         """
         prompt_ids = self._renderer.prompt_ids(turns, self._role)
-        if len(prompt_ids) + self._sampling.max_tokens > self._backend.max_context:
+        room = self._backend.max_context - len(prompt_ids)
+        if room < (1 if self._shorten else self._sampling.max_tokens):
             return None
+        sampling = self._sampling
+        if room < sampling.max_tokens:
+            sampling = sampling.model_copy(update={"max_tokens": room})
         drawn = derive_seed(seed, self._role, len(turns), attempt)
-        request = GenerationRequest(prompt_ids, self._sampling, drawn, self._stop_ids, self._bias)
+        request = GenerationRequest(prompt_ids, sampling, drawn, self._stop_ids, self._bias, self._schema)
         completion = await self._backend.generate(request)
         sampled = self._renderer.decode(completion.token_ids).strip()
         text, told = self._renderer.said(sampled)

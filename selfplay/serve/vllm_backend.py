@@ -44,6 +44,8 @@ class EngineSpec:
     """KV cache in blocks instead; for measuring what scarce memory does."""
     devices: tuple[int, ...] = ()
     """GPUs it may use; as many as its tensor-parallel size."""
+    structured: bool = False
+    """Takes JSON schemas; the engine then knows the tokenizer."""
 
 
 class VllmBackend:
@@ -167,6 +169,7 @@ def _request(request: GenerationRequest) -> dict[str, Any]:
         "max_tokens": sampling.max_tokens,
         "stop": list(request.stop_ids),
         "bias": dict(request.logit_bias),
+        "schema": request.schema,
     }
 
 
@@ -195,7 +198,7 @@ def on_cpu() -> bool:
 def _engine_arguments(spec: EngineSpec) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": str(spec.model),
-        "skip_tokenizer_init": True,
+        "skip_tokenizer_init": not spec.structured,
         "load_format": "safetensors",
         "trust_remote_code": False,
         "enable_prefix_caching": True,

@@ -3,7 +3,8 @@
 Two in-process engines stepped from two threads of one process returned wrong tokens, so each engine is a process.
 Started by `vllm_backend.py`; `sys.argv[1]` holds the engine arguments as JSON.
 
-in   {"id", "prompt": [ids], "seed", "temperature", "top_p", "max_tokens", "stop": [ids], "bias": {id: value}}
+in   {"id", "prompt": [ids], "seed", "temperature", "top_p", "max_tokens", "stop": [ids], "bias": {id: value},
+     "schema": JSON schema or null}
 out  {"ready": max_model_len, "blocks", "block"}, then per request {"id", "ids", "stop", "prompt", "cached", "free"}
      or {"id", "error"}; "free" counts KV blocks no running request holds
 also {"id", "forget"} empties the prefix cache and is answered {"id", "forgot"}
@@ -70,7 +71,7 @@ def _serve(engine: Any, inbox: queue.Queue[str | None], replies: TextIO) -> None
 def _add(engine: Any, request: dict[str, Any], replies: TextIO) -> None:
     from vllm import SamplingParams
     from vllm.exceptions import VLLMError
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
     try:
         parameters = SamplingParams(
@@ -82,6 +83,7 @@ def _add(engine: Any, request: dict[str, Any], replies: TextIO) -> None:
             logit_bias={int(id): value for id, value in request["bias"].items()} or None,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
+            structured_outputs=StructuredOutputsParams(json=request["schema"]) if request["schema"] else None,
         )
         engine.add_request(request["id"], {"prompt_token_ids": request["prompt"]}, parameters)
     except (VLLMError, ValueError, TypeError) as error:  # vLLM's refusal of one request

@@ -1,0 +1,206 @@
+"""Asking the judge: verdicts by match, in FastChat's `model_judgment/JUDGE_single.jsonl` and `JUDGE_pair.jsonl`.
+
+An unparsed verdict is asked for again, warmer; what stays without one is written as FastChat writes it (score -1,
+winner `error`) with its cause beside it, and counted wherever scores are shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.judgement.answers import ERROR
+from bench.judgement.matches import Match, key_of
+from bench.judgement.model import Model
+from bench.judgement.rows import Row, RowFile
+from bench.judgement.together import together
+from bench.judgement.verdicts import RATING, rating_of, schema_of, winner_of
+from selfplay.chat.conversation import Turn
+from selfplay.chat.speakers import Usage, failed
+from selfplay.errors import RequestError
+from selfplay.seeds import derive_seed
+from selfplay.serve.backend import Sampling
+
+TRIES = 3
+WARMER = 0.7
+"""Temperature of tries after an unparsed verdict; the first one is greedy, as in FastChat."""
+UNPARSED, TOO_LONG = "unparsed", "too_long"
+_PLACES = ("A", "tie", "B")
+PASSING = (UNPARSED, "failed:")
+"""Causes that another run tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How verdicts are asked for."""
+
+    repeats: int = 1
+    """Verdicts on each answer; the median counts."""
+    max_tokens: int = 2048
+    structured: bool = False
+    """Ask for JSON by schema."""
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Judged:
+    """What judging came to."""
+
+    known: int = 0
+    asked: int = 0
+    unjudged: Counter[str] = field(default_factory=Counter)
+    """By cause, what was known before included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What one try to get a verdict gave: a rating or a winner, or why there is none."""
+
+    value: Any
+    text: str
+    cause: str | None
+    usage: Usage
+
+
+async def judge_all(
+    matches: Sequence[Match],
+    file: RowFile,
+    judge: Model,
+    how: Judging,
+    on_done: Callable[[Usage], None] = lambda used: None,
+) -> Judged:
+    """Judge what is not judged yet, all at once; a match's row is written when its last verdict is there.
+
+    Args:
+        on_done: told what each match took.
+
+    Raises:
+        BackendError: the judge is gone; rows written stay, the same command goes on with the others.
+    """
+    owed = unjudged(matches, file.rows, judge.name)
+    done = Judged(known=len(matches) - len(owed))
+
+    async def one(match: Match) -> None:
+        used = Usage()
+        if match.unanswered is not None:
+            file.append(_row(match, judge.name, how, [[_Verdict(None, ERROR, match.unanswered, Usage())]] * 2))
+        else:
+            orders = [await _verdicts(match, order, judge, how) for order in range(len(match.asked))]
+            used = sum((verdict.usage for tries in orders for verdict in tries), used)
+            file.append(_row(match, judge.name, how, orders))
+            done.asked += 1
+        on_done(used)
+
+    await together(map(one, owed))
+    order = {match.key(judge.name): number for number, match in enumerate(matches)}
+    file.arrange(key_of, lambda row: order.get(key_of(row), len(order)))
+    wanted = order.keys()
+    done.unjudged = Counter(row["cause"] for row in file.rows if "cause" in row and key_of(row) in wanted)
+    return done
+
+
+def unjudged(matches: Sequence[Match], rows: Sequence[Row], judge: str) -> list[Match]:
+    """The matches without a verdict, or without one for a cause that may pass."""
+    settled = {key_of(row) for row in rows if not row.get("cause", "").startswith(PASSING)}
+    return [match for match in matches if match.key(judge) not in settled]
+
+
+async def _verdicts(match: Match, order: int, judge: Model, how: Judging) -> list[_Verdict]:
+    return [await _verdict(match, order, repeat, judge, how) for repeat in range(how.repeats)]
+
+
+async def _verdict(match: Match, order: int, repeat: int, judge: Model, how: Judging) -> _Verdict:
+    """One verdict, asked for up to three times while it cannot be parsed."""
+    turns = [Turn("system", match.system, "fixed"), Turn("user", match.asked[order], "fixed")]
+    seed = derive_seed(how.seed, *map(str, match.key("")), order, repeat)
+    schema = schema_of(match.format) if how.structured else None
+    usage, text = Usage(), ""
+    for attempt in range(TRIES):
+        warm = WARMER if attempt or repeat else 0.0
+        sampler = judge.sampler(Sampling(temperature=warm, max_tokens=how.max_tokens), schema)
+        try:
+            sampled = await sampler.sample(turns, seed, attempt)
+        except RequestError as error:
+            return _Verdict(None, ERROR, failed(error.cause), usage)
+        if sampled is None:
+            return _Verdict(None, ERROR, TOO_LONG, usage)
+        usage += sampled.usage
+        text = sampled.turn.content
+        value = rating_of(text) if match.format == RATING else winner_of(text, match.format)
+        if value is not None:
+            return _Verdict(value, text, None, usage)
+    return _Verdict(None, text, UNPARSED, usage)
+
+
+def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verdict]]) -> Row:
+    """A judgment as FastChat writes it, its keys in FastChat's order; what FastChat does not know comes after them."""
+    asked = match.asked or (ERROR, ERROR)
+    causes = [tries[0].cause for tries in orders if not any(verdict.cause is None for verdict in tries)]
+    if len(match.models) == 1:
+        score, verdict = _score(orders[0])
+        row = {
+            "question_id": match.question,
+            "model": match.models[0],
+            "judge": [judge, match.prompt],
+            "user_prompt": asked[0],
+            "judgment": verdict.text,
+            "score": score,
+            "turn": match.turn,
+            "tstamp": time.time(),
+        }
+    else:
+        (first, one), (second, other) = (_winner(tries, order) for order, tries in enumerate(orders))
+        row = {
+            "question_id": match.question,
+            "model_1": match.models[0],
+            "model_2": match.models[1],
+            "g1_winner": first,
+            "g2_winner": second,
+            "judge": [judge, match.prompt],
+            "g1_user_prompt": asked[0],
+            "g1_judgment": one.text,
+            "g2_user_prompt": asked[1],
+            "g2_judgment": other.text,
+            "turn": match.turn,
+            "tstamp": time.time(),
+        }
+    return row | _beyond_fastchat(match, how, orders, causes)
+
+
+def _beyond_fastchat(
+    match: Match, how: Judging, orders: Sequence[Sequence[_Verdict]], causes: Sequence[str | None]
+) -> Row:
+    """Keys that only exist where there is something to say."""
+    row: Row = {}
+    if match.choice:
+        row["choice"] = match.choice
+    if how.repeats > 1 and match.asked:
+        row["repeats"] = [[verdict.value for verdict in tries] for tries in orders]
+    if causes:
+        row["cause"] = causes[0]
+    return row
+
+
+def _score(tries: Sequence[_Verdict]) -> tuple[int | float, _Verdict]:
+    """The median rating, and the judgment nearest to it."""
+    rated = [verdict for verdict in tries if verdict.cause is None]
+    if not rated:
+        return -1, tries[0]
+    middle = median(verdict.value for verdict in rated)
+    return middle, min(rated, key=lambda verdict: abs(verdict.value - middle))
+
+
+def _winner(tries: Sequence[_Verdict], order: int) -> tuple[str, _Verdict]:
+    """The median of one order's verdicts (A, tie, B; a tie between two of them), and a judgment that says so."""
+    names: Mapping[str, str] = {"A": "model_1", "B": "model_2"} if order == 0 else {"A": "model_2", "B": "model_1"}
+    told = [verdict for verdict in tries if verdict.cause is None]
+    if not told:
+        return "error", tries[0]
+    middle = int(median(_PLACES.index(verdict.value) - 1 for verdict in told))
+    winner = _PLACES[middle + 1]
+    shown = next((verdict for verdict in told if verdict.value == winner), told[0])
+    return names.get(winner, winner), shown

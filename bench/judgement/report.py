@@ -1,0 +1,221 @@
+"""Reports from files alone: per model, turn and category with intervals, what has no verdict, what the judge is like.
+
+In a set's folder: `model_answer/`, `model_judgment/`, `set.json` (title, categories of questions, baseline; no
+question), `usage.jsonl` (what judging took). Written: `report/JUDGE_MODE.json`, `.md`, and charts as PNG and SVG.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.intervals import Estimate
+from bench.judgement.answers import Answers, read_answers
+from bench.judgement.biases import judge_figures
+from bench.judgement.charts import write_charts
+from bench.judgement.rows import Row, read_rows
+from bench.judgement.standings import Compared, Graded, causes_of, compare, grade, win_matrix
+from bench.paper import Table, cell, markdown, write_text
+from selfplay.chat.speakers import Usage
+from selfplay.errors import DataError
+
+SET, USAGE = "set.json", "usage.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a set's folder knows of its questions."""
+
+    title: str
+    categories: dict[str, str] = field(default_factory=dict)
+    """By question id as text."""
+    baseline: str | None = None
+
+
+@dataclass(slots=True)
+class Report:
+    """One judgment file in figures."""
+
+    title: str
+    judge: str
+    mode: str
+    graded: list[Graded] = field(default_factory=list)
+    compared: list[Compared] = field(default_factory=list)
+    matrix: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+    judge_figures: dict[str, Estimate] = field(default_factory=dict)
+    judgments: int = 0
+    unjudged: dict[str, int] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
+    """Tokens, cost and seconds of judging, all runs together."""
+
+    file: str = ""
+    """Where it is written."""
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"{self.judge}_{self.mode}"
+
+
+def write_reports(folder: Path) -> list[Report]:
+    """Write every report that the files in a set's folder allow.
+
+    Raises:
+        DataError: there are no judgments.
+    """
+    found = [report for report in reports_of(folder) if report.graded or report.compared]
+    if not found:
+        raise DataError(f"{folder}: holds no judgments (model_judgment/*_single.jsonl or *_pair.jsonl)")
+    for report in found:
+        out = folder / "report"
+        out.mkdir(exist_ok=True)
+        charts = write_charts(out, report.name, report.title, report.graded, report.compared, report.matrix)
+        write_text(out / f"{report.name}.json", json.dumps(as_json(report), indent=1, ensure_ascii=False) + "\n")
+        parts = [f"# {report.title}, judged by {report.judge}", *(f"- {line}" for line in notes(report))]
+        for title, header, rows in tables(report):
+            parts += [f"\n## {title}\n", markdown(header, rows)]
+        parts += ["", *(f"![{chart}]({chart}.png)\n" for chart in charts)]
+        report.file = str(out / f"{report.name}.md")
+        write_text(Path(report.file), "\n".join(parts) + "\n")
+    return found
+
+
+def reports_of(folder: Path) -> list[Report]:
+    """A report a judgment file; a set compared with a baseline gets one of those games alone and one of all.
+
+    Raises:
+        DataError: a file that cannot be read.
+    """
+    about = read_about(folder)
+    answers = {path.stem: read_answers(path) for path in sorted((folder / "model_answer").glob("*.jsonl"))}
+    found = []
+    for path in sorted((folder / "model_judgment").glob("*.jsonl")):
+        judge, _, kind = path.stem.rpartition("_")
+        rows = _checked(path)
+        if kind == "single":
+            report = _report(about, judge, "single", rows, answers, folder)
+            report.graded = grade(rows, about.categories)
+            found.append(report)
+        elif kind == "pair":
+            names = {str(row[side]) for row in rows for side in ("model_1", "model_2")}
+            modes = [about.baseline] if about.baseline in names else []
+            for baseline in (*modes, *([None] if len(names) > 2 or not modes else [])):
+                against = f"pairwise-baseline_{baseline}" if baseline else "pairwise-all"
+                games = [row for row in rows if not baseline or baseline in (row["model_1"], row["model_2"])]
+                report = _report(about, judge, against, games, answers, folder)
+                report.compared = compare(games, about.categories, baseline)
+                report.matrix = win_matrix(games)
+                found.append(report)
+    return found
+
+
+def read_about(folder: Path) -> About:
+    """What `set.json` says; a folder of FastChat's has none, and so no categories."""
+    path = folder / SET
+    return About(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else About(folder.name)
+
+
+def write_about(folder: Path, about: About) -> None:
+    """Write `set.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / SET, json.dumps(asdict(about), indent=1, ensure_ascii=False) + "\n")
+
+
+def note_usage(folder: Path, judge: str, kind: str, usage: Usage, cost: float, seconds: float) -> None:
+    """Add what a run of a judge took."""
+    row = {"judge": judge, "kind": kind, "prompt_tokens": usage.prompt_tokens, "sampled_tokens": usage.sampled_tokens,
+           "cost": cost, "seconds": round(seconds, 3)}  # fmt: skip
+    with (folder / USAGE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _report(
+    about: About, judge: str, mode: str, rows: Sequence[Row], answers: Mapping[str, Answers], folder: Path
+) -> Report:
+    report = Report(about.title, judge, mode, judge_figures=judge_figures(rows, answers), judgments=len(rows))
+    report.unjudged = causes_of(rows)
+    kind = "single" if mode == "single" else "pair"
+    known = read_rows(folder / USAGE) if (folder / USAGE).exists() else []
+    used = [row for row in known if (row["judge"], row["kind"]) == (judge, kind)]
+    report.usage = {key: sum(row[key] for row in used) for key in _USED} if used else {}
+    return report
+
+
+_USED = ("prompt_tokens", "sampled_tokens", "cost", "seconds")
+
+
+def _checked(path: Path) -> list[Row]:
+    wanted = {"question_id", "judge", "model", "score"} if path.stem.endswith("_single") else {
+        "question_id", "judge", "model_1", "model_2", "g1_winner", "g2_winner"}  # fmt: skip
+    rows = read_rows(path)
+    for number, row in enumerate(rows, start=1):
+        if lacking := wanted - row.keys():
+            raise DataError(f"{path}:{number}: no judgment, {', '.join(sorted(lacking))} is missing")
+    return rows
+
+
+def notes(report: Report) -> list[str]:
+    """How many judgments there are, which have no verdict and why, and what they took."""
+    without = f"{_count(report.unjudged)}{_causes(report.unjudged)}"
+    lines = [f"judgments: {report.judgments:,}, without a verdict: {without}"]
+    if report.usage:
+        used = report.usage
+        cost = f", cost {used['cost']:,.2f}" if used["cost"] else ""
+        lines.append(
+            f"the judge took {used['prompt_tokens']:,} prompt tokens, {used['sampled_tokens']:,} sampled tokens{cost}, "
+            f"{used['seconds']:,.0f} s"
+        )
+    return lines
+
+
+def tables(report: Report, brief: bool = False) -> list[Table]:
+    """Standings, categories and the judge's figures; `brief` leaves intervals out where tables are wide."""
+    found: list[Table] = []
+    if report.graded:
+        turns = sorted({turn for graded in report.graded for turn in graded.turns})
+        header = ("model", "score", *(f"turn {turn}" for turn in turns), "unjudged")
+        rows = [
+            (g.model, cell(g.overall), *(cell(g.turns.get(turn)) for turn in turns), _count(g.unjudged))
+            for g in report.graded
+        ]
+        found.append((f"{report.title}: scores of 1 to 10 by {report.judge}", header, rows))
+        found += _categories("score", {g.model: g.categories for g in report.graded}, brief)
+    if report.compared:
+        header = ("model", "win", "loss", "tie", "win rate", "loss rate", "adjusted win rate", "unjudged")
+        rows = [
+            (c.model, str(c.wins), str(c.losses), str(c.ties), cell(c.win_rate, brief), cell(c.loss_rate, brief),
+             cell(c.adjusted), _count(c.unjudged))
+            for c in report.compared
+        ]  # fmt: skip
+        found.append((f"{report.title}: {report.mode.replace('_', ' ')} by {report.judge}", header, rows))
+        found += _categories("adjusted win rate", {c.model: c.categories for c in report.compared}, brief)
+    if report.judge_figures:
+        lines = [(name, cell(figure), str(figure.n)) for name, figure in report.judge_figures.items()]
+        found.append((f"the judge {report.judge}", ("figure", "value", "questions"), lines))
+    return found
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report with plain keys; pairs of models are joined by ` over `."""
+    value = asdict(report)
+    value["matrix"] = {f"{one} over {other}": asdict(rate) for (one, other), rate in report.matrix.items()}
+    return value
+
+
+def _categories(what: str, found: dict[str, dict[str, Estimate]], brief: bool) -> list[Table]:
+    names = list(dict.fromkeys(name for categories in found.values() for name in categories))
+    if not names:
+        return []
+    rows = [(name, *(cell(categories.get(name), brief) for categories in found.values())) for name in names]
+    return [(f"{what} by category", ("category", *found), rows)]
+
+
+def _count(causes: Mapping[str, int]) -> str:
+    return f"{sum(causes.values()):,}"
+
+
+def _causes(causes: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{cause} {count:,}' for cause, count in causes.items())})" if causes else ""

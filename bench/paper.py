@@ -1,0 +1,34 @@
+"""Figures and tables as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.intervals import Estimate
+from selfplay.writing import replacing
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Title, header, rows."""
+
+
+def cell(estimate: Estimate | None, brief: bool = False) -> str:
+    """A figure with its interval; `brief` leaves the interval out, None is nothing."""
+    if estimate is None:
+        return ""
+    digits = 1 if estimate.value >= 100 else 2 if estimate.value >= 10 else 3
+    value = f"{estimate.value:.{digits}f}"
+    return value if brief else f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
