@@ -12,11 +12,16 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, header, rows."""
 
 
-def cell(estimate: Estimate | None, brief: bool = False) -> str:
-    """A figure with its interval; `brief` leaves the interval out, None is nothing."""
+def cell(estimate: Estimate | None, brief: bool = False, digits: int | None = None) -> str:
+    """A figure with its interval; `brief` leaves the interval out, None is nothing.
+
+    Args:
+        digits: after the point; left out, three figures and more.
+    """
     if estimate is None:
         return ""
-    digits = 1 if estimate.value >= 100 else 2 if estimate.value >= 10 else 3
+    if digits is None:
+        digits = 1 if estimate.value >= 100 else 2 if estimate.value >= 10 else 3
     value = f"{estimate.value:.{digits}f}"
     return value if brief else f"{value} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 

@@ -61,7 +61,7 @@ def bench_questions(
         dry_run: say what would be asked and what it would take; ask nothing.
 
     Returns:
-        A report for every judgment file in the folder; none without a judge.
+        The reports of this judge in this mode, none without a judge. Those of others are written again too.
 
     Raises:
         SelfplayError: sets, models, judges or files that cannot be used, or a server is gone; what is written stays.
@@ -73,8 +73,10 @@ def bench_questions(
     asyncio.run(_answers(config, benchmark, models, dry_run, say, begin))
     if config.judge is None:
         return []
-    asyncio.run(_judgments(config, benchmark, dry_run, say, begin))
-    return [] if dry_run else write_reports(benchmark.folder)
+    judge = asyncio.run(_judgments(config, benchmark, dry_run, say, begin))
+    if judge is None:
+        return []
+    return [report for report in write_reports(benchmark.folder) if report.is_of(judge, config.mode)]
 
 
 def report_judgments(out: str | Path) -> list[Report]:
@@ -193,7 +195,8 @@ async def _answers(
             )
 
 
-async def _judgments(config: JudgeConfig, benchmark: Benchmark, dry_run: bool, say: Say, begin: Begin) -> None:
+async def _judgments(config: JudgeConfig, benchmark: Benchmark, dry_run: bool, say: Say, begin: Begin) -> str | None:
+    """The judge's name in files, None where nothing was asked."""
     from bench.judgement.judge import Judging, judge_all, unjudged
     from bench.judgement.rows import hold, read_rows
 
@@ -203,7 +206,7 @@ async def _judgments(config: JudgeConfig, benchmark: Benchmark, dry_run: bool, s
         path = judgment_file(benchmark.folder, name, config)
         owed = unjudged(planned.matches, read_rows(path) if path.exists() else [], path.stem.rpartition("_")[0])
         say(forecast(owed, config))
-        return
+        return None
     how = Judging(config.judge_repeats, config.judge_max_tokens, config.structured, config.seed)
     called = None if is_url(where) else where
     async with served(
@@ -220,6 +223,7 @@ async def _judgments(config: JudgeConfig, benchmark: Benchmark, dry_run: bool, s
             f"{judge.name}: {done.asked:,} judged, {done.known:,} were; without a verdict "
             f"{done.unjudged.total():,}{causes}"
         )
+        return judge.name
 
 
 def _planned(config: JudgeConfig, benchmark: Benchmark, say: Say) -> Planned:

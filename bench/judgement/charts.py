@@ -82,7 +82,9 @@ def _radar(figure: Any, *, categories: Mapping[str, Mapping[str, Estimate]], hig
             color=_COLOURS[number], linestyle=_LINES[number % len(_LINES)], marker=_MARKERS[number],
         )  # fmt: skip
     axis.set_xticks(angles, names, parse_math=False)
-    axis.tick_params(axis="x", pad=12)
+    axis.tick_params(axis="x", pad=4)
+    for label, angle in zip(axis.get_xticklabels(), angles, strict=True):
+        label.set_ha("center" if np.isclose(np.sin(angle), 0, atol=1e-3) else "left" if angle < np.pi else "right")
     axis.set_ylim(0, highest)
     axis.grid(color="#cccccc", linewidth=0.6)
     axis.spines["polar"].set_color("#999999")

@@ -59,6 +59,10 @@ class Report:
         """What its files are called."""
         return f"{self.judge}_{self.mode}"
 
+    def is_of(self, judge: str, mode: str) -> bool:
+        """Whether it is a judge's in a mode."""
+        return self.judge == judge and self.mode.startswith(mode)
+
 
 def write_reports(folder: Path) -> list[Report]:
     """Write every report that the files in a set's folder allow.
@@ -72,7 +76,9 @@ def write_reports(folder: Path) -> list[Report]:
     for report in found:
         out = folder / "report"
         out.mkdir(exist_ok=True)
-        charts = write_charts(out, report.name, report.title, report.graded, report.compared, report.matrix)
+        charts = write_charts(
+            out, report.name, f"{report.title}, judged by {report.judge}", report.graded, report.compared, report.matrix
+        )
         write_text(out / f"{report.name}.json", json.dumps(as_json(report), indent=1, ensure_ascii=False) + "\n")
         parts = [f"# {report.title}, judged by {report.judge}", *(f"- {line}" for line in notes(report))]
         for title, header, rows in tables(report):
@@ -178,18 +184,25 @@ def tables(report: Report, brief: bool = False) -> list[Table]:
         turns = sorted({turn for graded in report.graded for turn in graded.turns})
         header = ("model", "score", *(f"turn {turn}" for turn in turns), "unjudged")
         rows = [
-            (g.model, cell(g.overall), *(cell(g.turns.get(turn)) for turn in turns), _count(g.unjudged))
+            (
+                g.model,
+                cell(g.overall, digits=2),
+                *(cell(g.turns.get(turn), digits=2) for turn in turns),
+                _count(g.unjudged),
+            )
             for g in report.graded
         ]
         found.append((f"{report.title}: scores of 1 to 10 by {report.judge}", header, rows))
         found += _categories("score", {g.model: g.categories for g in report.graded}, brief)
     if report.compared:
-        header = ("model", "win", "loss", "tie", "win rate", "loss rate", "adjusted win rate", "unjudged")
-        rows = [
-            (c.model, str(c.wins), str(c.losses), str(c.ties), cell(c.win_rate, brief), cell(c.loss_rate, brief),
-             cell(c.adjusted), _count(c.unjudged))
-            for c in report.compared
-        ]  # fmt: skip
+        counts = ("model", "win", "loss", "tie")
+        rates = () if brief else ("win rate", "loss rate")
+        header = (*counts, *rates, "adjusted win rate", "unjudged")
+        rows = []
+        for c in report.compared:
+            shown = () if brief else (cell(c.win_rate), cell(c.loss_rate))
+            games = (str(c.wins), str(c.losses), str(c.ties))
+            rows.append((c.model, *games, *shown, cell(c.adjusted), _count(c.unjudged)))
         found.append((f"{report.title}: {report.mode.replace('_', ' ')} by {report.judge}", header, rows))
         found += _categories("adjusted win rate", {c.model: c.categories for c in report.compared}, brief)
     if report.judge_figures:

@@ -23,7 +23,7 @@ _NUMBER = r"(\d+\.?\d*)"
 _RATING = (re.compile(rf"\[\[{_NUMBER}\]\]"), re.compile(rf"\[{_NUMBER}\]"))
 _RATINGS = (re.compile(rf"\[\[{_NUMBER},\s?{_NUMBER}\]\]"), re.compile(rf"\[{_NUMBER},\s?{_NUMBER}\]"))
 
-_TEXT = {"type": "string", "maxLength": 1000}
+_TEXT = {"type": "string", "maxLength": 600}
 _VERDICTS: dict[str, dict[str, Any]] = {
     RATING: {"rating": {"type": "integer", "minimum": _LOWEST, "maximum": _HIGHEST}},
     WINNER: {"winner": {"type": "string", "enum": ["A", "B", "tie"]}},

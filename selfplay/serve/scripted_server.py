@@ -149,9 +149,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds each reply takes")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests that fail")
+    parser.add_argument("--reply", default=None, help="what it always says; left out, one of a few sentences")
     parser.add_argument("--end-share", type=float, default=0.2, help="share of completions that end the conversation")
     chosen = parser.parse_args()
-    server = ScriptedServer(latency=chosen.latency, faults=chosen.faults, end_share=chosen.end_share)
+    reply = None if chosen.reply is None else lambda body: str(chosen.reply)
+    server = ScriptedServer(reply=reply, latency=chosen.latency, faults=chosen.faults, end_share=chosen.end_share)
     asyncio.run(serve(server, chosen.port))
 
 

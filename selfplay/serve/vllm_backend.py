@@ -205,6 +205,8 @@ def _engine_arguments(spec: EngineSpec) -> dict[str, Any]:
         "max_num_seqs": spec.max_num_seqs,
         "disable_log_stats": True,
     }
+    if spec.structured:  # without free white space, of which weak models make pages
+        arguments["structured_outputs_config"] = {"backend": "xgrammar", "disable_any_whitespace": True}
     if spec.kv_blocks is not None:
         arguments["num_gpu_blocks_override"] = spec.kv_blocks
     if not on_cpu():
