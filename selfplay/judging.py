@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.settings import JudgeConfig
 from selfplay.chat.speakers import Usage
 from selfplay.errors import ConfigError, DataError, ModelError
-from selfplay.served import is_here, served
+from selfplay.served import identity, is_here, served
 from selfplay.sides import KEY_VARIABLES, is_url
 
 if TYPE_CHECKING:
@@ -171,10 +171,13 @@ async def _answers(
 ) -> None:
     """One model after the other, so that each has the machine for itself."""
     from bench.judgement.answers import answer_all, unanswered
+    from bench.judgement.made import check_made
     from bench.judgement.rows import hold
 
     for name, where in models.items():
         with hold(answer_file(benchmark.folder, name)) as file:
+            facts = {"model": identity(where, config.endpoint), "temperatures": benchmark.set.temperatures}
+            check_made(file.path, {**facts, "max_tokens": config.max_tokens, "seed": config.seed})
             owed = len(unanswered(benchmark.questions, file.rows, config.repeats))
             if dry_run:
                 say(f"{name}: {owed:,} of {len(benchmark.questions):,} questions to answer")
@@ -198,13 +201,15 @@ async def _answers(
 async def _judgments(config: JudgeConfig, benchmark: Benchmark, dry_run: bool, say: Say, begin: Begin) -> str | None:
     """The judge's name in files, None where nothing was asked."""
     from bench.judgement.judge import Judging, judge_all, unjudged
+    from bench.judgement.made import check_made
     from bench.judgement.rows import hold, read_rows
 
     planned, where = _planned(config, benchmark, say), str(config.judge)
     if dry_run:
         name = config.judge_endpoint.model or where
         path = judgment_file(benchmark.folder, name, config)
-        owed = unjudged(planned.matches, read_rows(path) if path.exists() else [], path.stem.rpartition("_")[0])
+        known = read_rows(path) if path.exists() else []
+        owed = unjudged(planned.matches, known, path.stem.rpartition("_")[0], config.judge_repeats)
         say(forecast(owed, config))
         return None
     how = Judging(config.judge_repeats, config.judge_max_tokens, config.structured, config.seed)
@@ -213,7 +218,9 @@ async def _judgments(config: JudgeConfig, benchmark: Benchmark, dry_run: bool, s
         where, called, config.judge_endpoint, JUDGE_KEY, benchmark.folder, config.kv_cache_gib, config.structured
     ) as judge:
         with hold(judgment_file(benchmark.folder, judge.name, config)) as file:
-            owed = unjudged(planned.matches, file.rows, judge.name)
+            facts = {"judge": identity(where, config.judge_endpoint), "structured": config.structured}
+            check_made(file.path, {**facts, "max_tokens": config.judge_max_tokens, "seed": config.seed})
+            owed = unjudged(planned.matches, file.rows, judge.name, config.judge_repeats)
             say(forecast(owed, config))
             step = begin(f"judgments by {judge.name}", len(planned.matches), len(planned.matches) - len(owed))
             with _Meter(config, benchmark.folder, judge.name, step) as meter:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfplay.chat.models import EMBEDDED, load_renderer, locate_model
+from selfplay.chat.models import EMBEDDED, content_hash, load_renderer, locate_model
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.serve.backend import Backend, Sampling
 from selfplay.serve.chat_completions import ChatSampler
@@ -52,6 +52,13 @@ class ServerModel:
 def is_here(where: str) -> bool:
     """Whether a name is a model folder on this machine."""
     return where == EMBEDDED or (Path(where).expanduser() / "config.json").exists()
+
+
+def identity(where: str, settings: EndpointSettings) -> str:
+    """What stays the same while the model does: the content of a folder, the name on a server."""
+    if is_here(where):
+        return content_hash(locate_model(where, "assistant"))
+    return settings.model or ("the one served" if is_url(where) else where)
 
 
 @asynccontextmanager

@@ -165,6 +165,33 @@ def test_a_dry_run_says_what_it_would_take_and_asks_nothing(data, tmp_path):
     assert re.fullmatch(said, lines[1])
 
 
+def test_answers_that_have_changed_are_judged_again(data, tmp_path):
+    judge = Judge()
+    with judging(judge) as url:
+        bench(data, tmp_path / "out", url)
+        path = tmp_path / "out/mt_bench/model_answer/m.jsonl"
+        answers = rows(path)
+        answers[2]["choices"][0]["turns"][1] = "Something else."
+        write_lines(path, answers)
+        asked = judge.asked.total()
+        (report,) = bench(data, tmp_path / "out", url)
+        assert judge.asked.total() - asked == 1  # its second turn alone
+        (report,) = bench(data, tmp_path / "out", url, judge_repeats=3)
+        assert judge.asked.total() - asked == 1 + 16 * 3
+    assert report.judgments == 16
+
+
+def test_other_settings_or_another_model_do_not_end_in_one_file(data, tmp_path):
+    with judging() as url:
+        bench(data, tmp_path / "out", url)
+        with pytest.raises(ConfigError, match=r"m.jsonl was made with other settings: max_tokens: 1024 → 7"):
+            bench(data, tmp_path / "out", url, max_tokens=7)
+        with pytest.raises(ConfigError, match=r"scripted_single.jsonl was made with other .*structured: False → True"):
+            bench(data, tmp_path / "out", url, structured=True)
+        with pytest.raises(ConfigError, match=r"model: the one served → scripted"):
+            bench(data, tmp_path / "out", url, endpoint={**FAST, "model": "scripted"})
+
+
 # Faults and bad input
 
 

@@ -81,7 +81,7 @@ async def judge_all(
     Raises:
         BackendError: the judge is gone; rows written stay, the same command goes on with the others.
     """
-    owed = unjudged(matches, file.rows, judge.name)
+    owed = unjudged(matches, file.rows, judge.name, how.repeats)
     done = Judged(known=len(matches) - len(owed))
 
     async def one(match: Match) -> None:
@@ -103,10 +103,19 @@ async def judge_all(
     return done
 
 
-def unjudged(matches: Sequence[Match], rows: Sequence[Row], judge: str) -> list[Match]:
-    """The matches without a verdict, or without one for a cause that may pass."""
-    settled = {key_of(row) for row in rows if not row.get("cause", "").startswith(PASSING)}
-    return [match for match in matches if match.key(judge) not in settled]
+def unjudged(matches: Sequence[Match], rows: Sequence[Row], judge: str, repeats: int = 1) -> list[Match]:
+    """The matches without a verdict on these very answers, asked for as often, or without one for now."""
+    settled = {(*key_of(row), _asked(row)) for row in rows if _settled(row, repeats)}
+    return [match for match in matches if (*match.key(judge), (match.asked or (ERROR,))[0]) not in settled]
+
+
+def _settled(row: Row, repeats: int) -> bool:
+    times = len(row["repeats"][0]) if "repeats" in row else 1
+    return not row.get("cause", "").startswith(PASSING) and (times == repeats or _asked(row) == ERROR)
+
+
+def _asked(row: Row) -> str:
+    return str(row["user_prompt"] if "user_prompt" in row else row.get("g1_user_prompt"))
 
 
 async def _verdicts(match: Match, order: int, judge: Model, how: Judging) -> list[_Verdict]:
