@@ -89,8 +89,9 @@ def _fastchat(row: Mapping[str, Any], number: int) -> Iterator[Question]:
         raise BadRow(f"turns that are no texts; {_EXPECTED}")
     if not isinstance(row.get("question_id"), int | str):
         raise BadRow(f"no question_id; {_EXPECTED}")
-    required = row.get("required_temperature")
-    temperature = None if required is None else float(required)
+    temperature = row.get("required_temperature")
+    if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
+        raise BadRow(f"required_temperature {temperature!r} is no number")
     yield Question(row["question_id"], str(row.get("category", "")), tuple(texts), temperature=temperature)
 
 
@@ -102,9 +103,11 @@ def _alpaca_eval(row: Mapping[str, Any], number: int) -> Iterator[Question]:
 
 def _mt_bench_101(row: Mapping[str, Any], number: int) -> Iterator[Question]:
     try:
-        rounds = [(str(given["user"]), str(given["bot"])) for given in row["history"]]
+        rounds = [(given["user"], given["bot"]) for given in row["history"]]
     except (TypeError, KeyError) as error:
         raise BadRow("history is no list of {user, bot}") from error
+    if not rounds or not all(isinstance(text, str) for given in rounds for text in given):
+        raise BadRow("history is no list of {user, bot} with texts")
     for at, (asked, _) in enumerate(rounds):
         name = f"{row.get('task', '')}-{row.get('id', number)}-{at + 1}"
         yield Question(name, str(row.get("task", "")), (asked,), tuple(rounds[:at]))

@@ -40,6 +40,13 @@ class ScorecardConfig(BaseModel):
     """Folder whose tokenizer counts tokens, for all rows alike."""
 
 
+class JudgeEndpoint(EndpointSettings):
+    """A server of the judge."""
+
+    max_concurrency: int = Field(64, ge=1)
+    """Most requests at once; how many it really is follows the server."""
+
+
 class JudgeConfig(BaseModel):
     """Answers to a question set, and who judges them how."""
 
@@ -71,7 +78,7 @@ class JudgeConfig(BaseModel):
     seed: int = 0
     endpoint: EndpointSettings = EndpointSettings()
     """How servers of models are used."""
-    judge_endpoint: EndpointSettings = EndpointSettings(max_concurrency=64)
+    judge_endpoint: JudgeEndpoint = JudgeEndpoint()
     """How the judge's server is used."""
     kv_cache_gib: int = Field(1, ge=1)
     """KV cache of an engine in GiB (CPU only)."""

@@ -35,6 +35,8 @@ def named(given: Sequence[str]) -> dict[str, str]:
     """
     rows: dict[str, str] = {}
     for text in given:
+        if text.startswith(("http://", "https://")):
+            raise ConfigError(f"{text}: a server needs a name for the table; give NAME={text}")
         name, equals, path = text.partition("=")
         if not equals or "/" in name:  # a path may hold an equals sign
             name, path = Path(text).name or text, text
@@ -44,6 +46,19 @@ def named(given: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"two rows are called {name!r}; name them, as in one={rows[name]}")
         rows[name] = path
     return rows
+
+
+def set_named(command: str, file: str | None, own: str) -> str:
+    """The question set of a command: its own name, or for sets of one's own the file given.
+
+    Raises:
+        ConfigError: a file where none is taken, or none where one is.
+    """
+    if command == own and file is None:
+        raise ConfigError(f"bench {own} needs the YAML file of a question set")
+    if command != own and file is not None:
+        raise ConfigError(f"bench {command} takes no file; for {file} use `selfplay bench {own} {file}`")
+    return file or command
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from selfplay.serve.placement import PlacedModel, Placement, place, this_machine
 from selfplay.serve.turns import Sampler, TurnSampler
 from selfplay.sides import MAX_NUM_SEQS, is_url, start_engines
 
+LONGEST_TEXT = 600
+"""Characters of a text in structured output of an engine here."""
 OPENAI, OPENAI_URL, OPENAI_KEY = "https://api.openai.com/v1", "OPENAI_BASE_URL", "OPENAI_API_KEY"
 """Where a model that is named alone is looked for, as OpenAI's own client does."""
 
@@ -33,7 +35,7 @@ class EngineModel:
 
     def sampler(self, sampling: Sampling, schema: Mapping[str, Any] | None = None) -> Sampler:
         """Draws assistant turns; short ones where the context has no room for more."""
-        told = None if schema is None else json.dumps(schema)
+        told = None if schema is None else json.dumps(_bounded(schema))
         return TurnSampler(self.backend, self.renderer, "assistant", sampling, shorten=True, schema=told)
 
 
@@ -49,16 +51,36 @@ class ServerModel:
         return ChatSampler(self.endpoint, sampling, schema)
 
 
+def _bounded(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema whose free texts end: small models would not, and servers may not know the keyword."""
+    properties = {
+        name: {**kind, "maxLength": LONGEST_TEXT} if kind == {"type": "string"} else kind
+        for name, kind in schema["properties"].items()
+    }
+    return {**schema, "properties": properties}
+
+
 def is_here(where: str) -> bool:
     """Whether a name is a model folder on this machine."""
     return where == EMBEDDED or (Path(where).expanduser() / "config.json").exists()
 
 
-def identity(where: str, settings: EndpointSettings) -> str:
-    """What stays the same while the model does: the content of a folder, the name on a server."""
-    if is_here(where):
-        return content_hash(locate_model(where, "assistant"))
-    return settings.model or ("the one served" if is_url(where) else where)
+def folder_identity(where: str) -> str:
+    """What stays the same while a model folder does: its content."""
+    return content_hash(locate_model(where, "assistant"))
+
+
+async def served_name(where: str, settings: EndpointSettings, key_variable: str) -> str:
+    """What `served` will call a model; a server is asked.
+
+    Raises:
+        ModelError, ConfigError, BackendError: no such model, or no way to it.
+    """
+    if not _elsewhere(where):
+        return plain(str(locate_model(where, "assistant")) if where != EMBEDDED else where)
+    endpoint = await _reached(where, settings, key_variable)
+    await endpoint.close()
+    return plain(endpoint.model)
 
 
 @asynccontextmanager
@@ -82,7 +104,7 @@ async def served(
         ModelError, ConfigError, BackendError: no such model, or it does not come up.
     """
     async with AsyncExitStack() as stack:
-        if not is_here(where) and (is_url(where) or "/" not in where):
+        if _elsewhere(where):
             endpoint = await _reached(where, settings, key_variable)
             stack.push_async_callback(endpoint.close)
             yield ServerModel(plain(name or endpoint.model), endpoint)
@@ -94,6 +116,11 @@ async def served(
         spec = replace(placed[model.name][0], structured=structured)
         engines = await start_engines([spec], stack, lambda event: None)
         yield EngineModel(plain(name or where), engines[spec.name], renderer)
+
+
+def _elsewhere(where: str) -> bool:
+    """Whether a model is on a server: by URL, or by a name that is no path."""
+    return is_url(where) or (not is_here(where) and "/" not in where and not Path(where).is_dir())
 
 
 def plain(name: str) -> str:

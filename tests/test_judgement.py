@@ -44,6 +44,9 @@ def test_arena_hard_alpaca_eval_and_mt_bench_101_are_read_by_their_keys(tmp_path
         ('{"question_id": 1, "turns": []}', r"q.jsonl:2: turns that are no texts"),
         ('{"question_id": 1, "turns": ["", "b"]}', r"q.jsonl:2: turns that are no texts"),
         ('{"turns": ["a"]}', r"q.jsonl:2: no question_id"),
+        ('{"question_id": 1, "turns": ["a"], "required_temperature": "hot"}', r"q.jsonl:2: required_temperature 'hot'"),
+        ('{"task": "GR", "id": 1, "history": []}', r"q.jsonl:2: history is no list"),
+        ('{"task": "GR", "id": 1, "history": [{"user": null, "bot": ""}]}', r"q.jsonl:2: history is no list"),
         ('{"question_id": 0, "turns": ["again"]}', r"q.jsonl:2: question id 0 comes twice"),
         ("{oops", r"q.jsonl:2: not JSON"),
     ],
@@ -144,7 +147,7 @@ def test_texts_in_a_prompt_stay_text():
 
 
 def test_structured_verdicts_follow_a_schema():
-    assert schema_of(RATING)["properties"]["rating"] == {"type": "integer", "minimum": 1, "maximum": 10}
+    assert schema_of(RATING)["properties"]["rating"] == {"type": "integer", "enum": list(range(1, 11))}
     assert list(schema_of(WINNER)["properties"]) == ["explanation", "winner"]  # reasons come before the verdict
     with pytest.raises(DataError, match="no structured form"):
         schema_of(RATINGS)
@@ -171,6 +174,27 @@ def test_a_file_has_one_writer(tmp_path):
         pass
 
 
+def test_a_last_row_without_its_newline_is_whole(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"a": 2}')
+    assert read_rows(path) == [{"a": 1}, {"a": 2}]
+    with hold(path) as file:
+        file.append({"a": 3})
+    assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n{"a": 3}\n'
+
+
+def test_a_file_stays_held_and_growing_after_its_rows_were_arranged(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with hold(path) as file:
+        for number in (2, 1, 2):
+            file.append({"a": number})
+        file.arrange(lambda row: row["a"], lambda row: row["a"])
+        with pytest.raises(ConfigError, match="another run writes"), hold(path):
+            pass
+        file.append({"a": 3})
+    assert read_rows(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
 def test_a_broken_row_is_named_by_its_line(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n[1]\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"rows.jsonl:2: expected an object, found list"):
@@ -191,21 +215,35 @@ def test_answers_of_the_first_vicuna_bench_and_of_alpaca_eval_are_read_too(tmp_p
     assert read_answers(write_lines(tmp_path / "v.jsonl", rows)) == {1: [Choice(("said",))]}
     rows = [{"instruction": "do it", "output": "done"}, {"instruction": "not asked", "output": "no"}]
     assert read_answers(write_lines(tmp_path / "a.jsonl", rows), questions) == {1: [Choice(("done",))]}
-    with pytest.raises(DataError, match="no answer"):
-        read_answers(write_lines(tmp_path / "n.jsonl", [{"id": 1}]))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": 1},
+        {"question_id": 1, "choices": []},
+        {"question_id": 1, "choices": [{"turns": "hello"}]},
+        {"question_id": 1, "choices": [{"turns": [None]}]},
+        {"question_id": 1, "choices": [{"turns": ["a"], "errors": {"x": "y"}}]},
+    ],
+)
+def test_what_is_no_answer_is_named_by_its_line(tmp_path, row):
+    good = answer_row(0, "m", [Choice(("fine",))])
+    with pytest.raises(DataError, match=r"n.jsonl:2: no answer"):
+        read_answers(write_lines(tmp_path / "n.jsonl", [good, row]))
 
 
 def test_what_failed_for_a_cause_that_may_pass_is_owed_again(tmp_path):
     questions = read_questions(
         write_lines(tmp_path / "q.jsonl", [{"question_id": n, "turns": ["?"]} for n in range(4)])
     )
-    rows = [
-        answer_row(0, "m", [Choice(("fine",))]),
-        answer_row(1, "m", [Choice((ERROR,), {1: "context_full"})]),
-        answer_row(2, "m", [Choice((ERROR,), {1: "failed:timeout"})]),
-    ]
-    assert [question.id for question in unanswered(questions, rows, 1)] == [2, 3]
-    assert [question.id for question in unanswered(questions, rows, 2)] == [0, 1, 2, 3]
+    known = {
+        0: [Choice(("fine",))],
+        1: [Choice((ERROR,), {1: "context_full"})],
+        2: [Choice((ERROR,), {1: "failed:timeout"})],
+    }
+    assert [question.id for question in unanswered(questions, known, 1)] == [2, 3]
+    assert [question.id for question in unanswered(questions, known, 2)] == [0, 1, 2, 3]
 
 
 # Matches
@@ -254,7 +292,7 @@ def test_what_cannot_be_judged_is_counted_not_dropped(tmp_path):
     found = planned(tmp_path, answers={"one": said})
     assert (found.missing["one"], found.foreign["one"]) == (2, 1)
     causes = {(match.question, match.turn): match.unanswered for match in found.matches}
-    assert causes == {(1, 1): None, (2, 1): None, (1, 2): "context_full", (2, 2): "no_second_answer"}
+    assert causes == {(1, 1): None, (2, 1): None, (1, 2): "context_full", (2, 2): "no_answer"}
 
 
 def test_a_question_without_a_reference_answer_is_an_error_with_a_way_out(tmp_path):
@@ -329,7 +367,7 @@ def test_position_and_length_and_order_agreement():
     rows = [pair(1, "model_1", "model_1"), pair(2, "model_1", "model_2")]
     found = judge_figures(rows, answers)
     assert found["same verdict, orders"].value == 0.5
-    assert found["first position wins, where one does"].value == pytest.approx((0.5 + 1.0) / 2)
+    assert found["first position wins, where one does"].value == pytest.approx(3 / 4)  # of single orders
     assert found["longer answer wins, where one does"].value == 1.0
     assert found["longer answer wins, where one does"].n == 1
 
@@ -337,7 +375,8 @@ def test_position_and_length_and_order_agreement():
 def test_agreement_of_repeats_is_the_share_of_equal_pairs():
     rows = [single(1, 5, repeats=[[5, 5, 6]]), single(2, 4, repeats=[[4, None, 4]])]
     found = judge_figures(rows, {})["same verdict, repeats"]
-    assert found.value == pytest.approx((1 / 3 + 1) / 2)
+    assert found.value == pytest.approx((1 + 1) / 4)  # of four pairs
+    assert "same verdict, repeats" not in judge_figures([single(1, 5, repeats=[[5, None, None]])], {})
 
 
 def test_a_judge_that_likes_length_is_seen_in_the_rank_correlation():

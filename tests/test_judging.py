@@ -99,6 +99,8 @@ def test_killed_in_the_middle_and_started_again_nothing_that_was_done_is_asked_a
                 time.sleep(0.01)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
+            if file.name == "m.jsonl":
+                answered = [row["question_id"] for row in rows(file)]
         done = {(row["question_id"], row["turn"]): row["user_prompt"] for row in rows(judgments)}
         before = judge.asked.copy()
         (report,) = bench(data, out, url)
@@ -106,6 +108,7 @@ def test_killed_in_the_middle_and_started_again_nothing_that_was_done_is_asked_a
     assert report.judgments == 80
     assert not [prompt for prompt in done.values() if asked["judge", prompt]]
     assert not [key for key in asked if key[0] == ""]  # all questions were answered before the second kill
+    assert {judge.asked["", f"Question {number}, turn 2?"] for number in answered} == {1}
     assert len({(row["question_id"], row["turn"]) for row in rows(judgments)}) == len(rows(judgments)) == 80
 
 
@@ -141,7 +144,8 @@ def test_repeated_answers_are_judged_each(data, tmp_path):
 def test_structured_verdicts_ask_for_json(data, tmp_path):
     class Strict(Judge):
         def __call__(self, body):
-            self.asked[body["response_format"]["json_schema"]["schema"]["properties"]["rating"]["maximum"]] += 1
+            rating = body["response_format"]["json_schema"]["schema"]["properties"]["rating"]
+            self.asked[max(rating["enum"])] += 1
             return json.dumps({"explanation": "it says [[2]]", "rating": 7})
 
     judge = Strict()
@@ -160,6 +164,13 @@ def test_a_dry_run_says_what_it_would_take_and_asks_nothing(data, tmp_path):
         assert bench(data, tmp_path / "out", url, dry_run=True, judge_endpoint=prices, say=lines.append) == []
     assert judge.asked.total() == asked
     assert lines[0] == "m: 0 of 8 questions to answer"
+    assert not (tmp_path / "out/mt_bench/model_judgment").exists()
+    with judging(judge) as url:
+        bench(data, tmp_path / "fresh", url, dry_run=True, say=lines.append)
+    assert not (tmp_path / "fresh").exists()
+    assert lines[2] == "m: 8 of 8 questions to answer"
+    assert lines[3].startswith("16 verdicts to ask for: about ")
+    assert judge.asked.total() == asked
 
     said = r"16 verdicts to ask for: about \d{3,} prompt tokens and 3,200 sampled ones, cost about 6\.\d\d"
     assert re.fullmatch(said, lines[1])
@@ -188,8 +199,48 @@ def test_other_settings_or_another_model_do_not_end_in_one_file(data, tmp_path):
             bench(data, tmp_path / "out", url, max_tokens=7)
         with pytest.raises(ConfigError, match=r"scripted_single.jsonl was made with other .*structured: False → True"):
             bench(data, tmp_path / "out", url, structured=True)
-        with pytest.raises(ConfigError, match=r"model: the one served → scripted"):
-            bench(data, tmp_path / "out", url, endpoint={**FAST, "model": "scripted"})
+        with pytest.raises(ConfigError, match=r"scripted_single.jsonl was made with other .*reference: True → False"):
+            bench(data, tmp_path / "out", url, reference=False)
+        prompts = rows(data / "judge_prompts.jsonl")
+        write_lines(data / "judge_prompts.jsonl", [{**row, "system_prompt": "You judge well."} for row in prompts])
+        with pytest.raises(ConfigError, match=r"made with other settings: prompts: "):
+            bench(data, tmp_path / "out", url)
+
+
+def test_answers_of_another_server_model_are_not_continued(data, tmp_path):
+    class Other(ScriptedServer):
+        async def _models(self, request):
+            return web.json_response({"data": [{"id": "other"}]})
+
+    with judging() as url, serving(Other(reply=Judge())) as other:
+        bench(data, tmp_path / "out", url, judge=None)
+        write_lines(
+            tmp_path / "out/mt_bench/model_answer/m.jsonl", rows(tmp_path / "out/mt_bench/model_answer/m.jsonl")[:5]
+        )
+        with pytest.raises(ConfigError, match=r"model: scripted → other"):
+            bench(data, tmp_path / "out", url, models={"m": other}, judge=None)
+
+
+def test_a_pair_is_judged_once_whichever_way_round_it_is_asked_for(data, tmp_path):
+    judge = Judge()
+    with judging(judge) as url:
+        models = {"a": url, "b": url, "c": url}
+        (report,) = bench(data, tmp_path / "out", url, models=models, mode="pairwise-all")
+        asked = judge.asked.total()
+        turned = {"c": url, "b": url, "a": url}
+        (report,) = bench(data, tmp_path / "out", url, models=turned, mode="pairwise-baseline", baseline="a")
+        assert judge.asked.total() == asked
+    assert [found.wins + found.losses + found.ties for found in report.compared] == [16, 16]
+
+
+def test_two_models_of_which_one_is_the_baseline_have_both_reports(data, tmp_path):
+    with judging() as url:
+        models = {"a": url, "b": url}
+        (report,) = bench(data, tmp_path / "out", url, models=models, mode="pairwise-all", baseline="b")
+        assert {found.model for found in report.compared} == {"a", "b"}
+        (report,) = bench(data, tmp_path / "out", url, models=models, mode="pairwise-baseline", baseline="b")
+        assert {found.model for found in report.compared} == {"a"}
+        assert report.compared[0].turns.keys() == {1, 2}
 
 
 # Faults and bad input
@@ -203,7 +254,9 @@ def test_a_judge_that_refuses_the_key_ends_the_run_and_says_which_variable(data,
             return await super()._handle(request)
 
     with judging() as model, serving(Closed(reply=Judge())) as url:
-        with pytest.raises(BackendError, match="answers 401"):
+        with pytest.raises(
+            BackendError, match=r"answers 401 .*check address, model name and key \(\$SELFPLAY_JUDGE_KEY"
+        ):
             bench(data, tmp_path / "out", url, models={"m": model})
         os.environ["SELFPLAY_JUDGE_KEY"] = "secret"
         try:
@@ -224,6 +277,82 @@ def test_what_is_too_long_for_the_judge_is_recorded_not_cut(data, tmp_path):
     with judging() as model, serving(Short(reply=Judge())) as url:
         (report,) = bench(data, tmp_path / "out", url, models={"m": model})
     assert report.unjudged == {"too_long": 2}
+
+
+def test_what_the_server_said_stays_with_what_failed(data, tmp_path):
+    class Strict(ScriptedServer):
+        async def _handle(self, request):
+            return web.Response(status=400, text="use max_completion_tokens")
+
+    with judging() as model, serving(Strict()) as url:
+        (report,) = bench(data, tmp_path / "out", url, models={"m": model})
+    assert report.unjudged == {"failed:http_400": 16}
+    judgments = rows(tmp_path / "out/mt_bench/model_judgment/scripted_single.jsonl")
+    assert all("use max_completion_tokens" in row["detail"] for row in judgments)
+
+
+def test_what_cannot_be_judged_is_found_before_anything_is_answered(data, tmp_path):
+    judge = Judge()
+    write_lines(data / "mt_bench/reference_answer/gpt-4.jsonl", [{"question_id": 99, "text": "x"}])
+    with judging(judge) as url:
+        with pytest.raises(DataError, match=r"question 1 \(math\): no reference answer"):
+            bench(data, tmp_path / "out", url)
+        with pytest.raises(BackendError, match="cannot list models"):
+            bench(
+                data,
+                tmp_path / "out",
+                url,
+                judge="http://127.0.0.1:9/v1",
+                reference=False,
+                judge_endpoint={"attempts": 1},
+            )
+    assert judge.asked.total() == 0
+
+
+def test_rows_of_which_nobody_knows_what_made_them_are_kept_and_named(data, tmp_path):
+    lines = []
+    answer = {"question_id": 1, "model_id": "m", "choices": [{"index": 0, "turns": ["by hand", "too"]}]}
+    write_lines(tmp_path / "out/mt_bench/model_answer/m.jsonl", [answer])
+    with judging() as url:
+        bench(data, tmp_path / "out", url, say=lines.append, judge=None)
+    assert any("1 rows were in" in line and "what made them is not known" in line for line in lines)
+    assert rows(tmp_path / "out/mt_bench/model_answer/m.jsonl")[0]["choices"][0]["turns"][0] == "by hand"
+
+
+def test_a_report_says_which_questions_have_no_judgment(data, tmp_path):
+    from bench.judgement.report import notes
+
+    with judging() as url:
+        bench(data, tmp_path / "out", url)
+    path = tmp_path / "out/mt_bench/model_judgment/scripted_single.jsonl"
+    write_lines(path, rows(path)[:3])
+    write_lines(path.with_name("notes.jsonl"), [{"of": "somebody"}])  # no judgments, left alone
+    (report,) = app.report_judgments(tmp_path / "out")
+    assert "NOT WHOLE: 5 of 8 questions have no judgment" in notes(report)
+    assert report.graded[0].overall.n == 3
+    stale = {**rows(path)[0], "score": -1, "cause": "unparsed"}
+    write_lines(path, [stale, *rows(path)])  # judged again later, killed before it was arranged
+    (report,) = app.report_judgments(tmp_path / "out")
+    assert (report.judgments, report.unjudged) == (3, {})
+    write_lines(path, [{**rows(path)[1], "score": None}])
+    with pytest.raises(DataError, match=r"scripted_single.jsonl:1: no judgment of FastChat's layout: score None"):
+        app.report_judgments(tmp_path / "out")
+
+
+def test_published_answers_whose_copying_was_cut_short_are_completed(data, tmp_path):
+    published = [{"question_id": n, "text": f"said {n}"} for n in range(1, 9)]
+    write_lines(data / "mt_bench_answers_gpt4o.jsonl", published)
+    with judging() as url:
+        bench(data, tmp_path / "out", url, models={"gpt-4o": "gpt-4o"})
+        path = tmp_path / "out/mt_bench/model_answer/gpt-4o.jsonl"
+        write_lines(path, rows(path)[:3])
+        bench(data, tmp_path / "out", url, models={"gpt-4o": "gpt-4o"})
+    assert len(rows(path)) == 8
+
+
+def test_a_judge_keeps_its_most_requests_at_once_whatever_else_is_set():
+    config = validated(app.JudgeConfig, {"set": "mt-bench", "judge": "x", "judge_endpoint": {"model": "y"}}, "test")
+    assert config.judge_endpoint.max_concurrency == 64
 
 
 def test_two_runs_do_not_write_one_file(data, tmp_path):

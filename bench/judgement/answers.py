@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from bench.judgement.model import Model
-from bench.judgement.rows import Row, RowFile, read_rows
+from bench.judgement.rows import Row, RowFile, placed_rows
 from bench.judgement.sets import QuestionSet
 from bench.judgement.together import together
 from bench.questions import Question, rows_of
@@ -54,20 +54,31 @@ def read_answers(path: Path, questions: Sequence[Question] = ()) -> Answers:
     """
     by_text = {question.turns[0]: question.id for question in questions}
     found: Answers = {}
-    for place, row in rows_of(path) if path.suffix != ".jsonl" else ((str(path), row) for row in read_rows(path)):
+    for place, row in placed_rows(path) if path.suffix == ".jsonl" else rows_of(path):
         try:
             if "choices" in row:
-                found[row["question_id"]] = [_choice(choice) for choice in row["choices"]]
+                found[row["question_id"]] = choices_of(row)
             elif "text" in row:
                 found[row["question_id"]] = [Choice((str(row["text"]),))]
             elif row["instruction"] in by_text:
                 found[by_text[row["instruction"]]] = [Choice((str(row["output"]),))]
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{place}: no answer ({type(error).__name__} {error}); expected "
                 "{question_id, model_id, choices: [{index, turns: [text ...]}]}"
             ) from error
     return found
+
+
+def choices_of(row: Row) -> list[Choice]:
+    """The choices of a row in FastChat's layout.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it has another one.
+    """
+    if not row["choices"]:
+        raise ValueError("no choices")
+    return [_choice(choice) for choice in row["choices"]]
 
 
 def answer_row(question: int | str, model: str, choices: Sequence[Choice]) -> Row:
@@ -82,7 +93,9 @@ def answer_row(question: int | str, model: str, choices: Sequence[Choice]) -> Ro
 
 
 def _choice(row: Any) -> Choice:
-    turns = tuple(map(str, row["turns"]))
+    turns = tuple(row["turns"])
+    if not isinstance(row["turns"], list) or not turns or not all(isinstance(text, str) for text in turns):
+        raise ValueError("turns are no list of texts")
     told = {int(turn): str(cause) for turn, cause in row.get("errors", {}).items()}
     errors = {turn: told.get(turn, "error") for turn, text in enumerate(turns, start=1) if text == ERROR}
     return Choice(turns, errors, tuple(row.get("cut", ())))
@@ -122,7 +135,7 @@ async def answer_all(
     Raises:
         BackendError: the engine or the server is gone; rows written stay, the same command goes on with the others.
     """
-    owed = unanswered(questions, file.rows, repeats)
+    owed = unanswered(questions, read_answers(file.path), repeats)
     done = Answering(known=len(questions) - len(owed))
 
     async def answer(question: Question) -> None:
@@ -139,15 +152,14 @@ async def answer_all(
     return done
 
 
-def unanswered(questions: Sequence[Question], rows: Sequence[Row], repeats: int) -> list[Question]:
+def unanswered(questions: Sequence[Question], known: Answers, repeats: int) -> list[Question]:
     """The questions that have too few tries, or one that failed for a cause that may pass."""
-    known = {row["question_id"] for row in rows if _settled(row, repeats)}
-    return [question for question in questions if question.id not in known]
+    return [question for question in questions if not _settled(known.get(question.id, []), repeats)]
 
 
-def _settled(row: Row, repeats: int) -> bool:
-    causes = {cause for choice in row["choices"] for cause in choice.get("errors", {}).values()}
-    return len(row["choices"]) >= repeats and causes <= {CONTEXT_FULL, NO_FIRST_ANSWER}
+def _settled(choices: Sequence[Choice], repeats: int) -> bool:
+    causes = {cause for choice in choices for cause in choice.errors.values()}
+    return len(choices) >= repeats and causes <= {CONTEXT_FULL, NO_FIRST_ANSWER}
 
 
 async def _answer(question: Question, sampler: Sampler, seed: int, index: int) -> tuple[Choice, Usage]:

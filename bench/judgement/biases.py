@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from bench.intervals import Estimate, bootstrap
 from bench.judgement.answers import Answers
 from bench.judgement.rows import Row
-from bench.judgement.standings import cause_of, over_questions, winner_of_game
+from bench.judgement.standings import cause_of, over_questions, pooled, winner_of_game
 
 FEWEST = 3
 """Scores below which no correlation is computed."""
@@ -22,8 +23,7 @@ def judge_figures(rows: Sequence[Row], answers: Mapping[str, Answers]) -> dict[s
     told = [row for row in rows if cause_of(row) is None]
     paired = bool(told) and "g1_winner" in told[0]
     found = _pair_figures(told, answers) if paired else _single_figures(told, answers)
-    agreement = over_questions([row for row in told if "repeats" in row], _agreement)
-    found["same verdict, repeats"] = agreement
+    found["same verdict, repeats"] = pooled(told, _repeats_agree)
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
@@ -32,9 +32,7 @@ def _pair_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[s
     favoured = {id(row): float(winner_of_game(row) == length) for row, length in longer}
     return {
         "same verdict, orders": over_questions(told, lambda row: row["g1_winner"] == row["g2_winner"]),
-        "first position wins, where one does": over_questions(
-            [row for row in told if _decided(row)], lambda row: float(np.mean(_decided(row)))
-        ),
+        "first position wins, where one does": pooled(told, _decided),
         "longer answer wins, where one does": over_questions([row for row, _ in longer], lambda row: favoured[id(row)]),
     }
 
@@ -45,14 +43,16 @@ def _single_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict
         for row in told
         if (text := _text(answers, str(row["model"]), row)) is not None
     ]
-    names = list(dict.fromkeys(name for name, _, _ in pairs))
+    places: dict[str, list[int]] = defaultdict(list)
+    for at, (name, _, _) in enumerate(pairs):
+        places[name].append(at)
     scores, lengths = (np.array([pair[at] for pair in pairs], dtype=float) for at in (1, 2))
     if len(pairs) < FEWEST or len({*scores}) < 2 or len({*lengths}) < 2:
         return {"score and length, rank correlation": None}
-    members = [np.array([at for at, pair in enumerate(pairs) if pair[0] == name]) for name in names]
+    members = [np.array(own) for own in places.values()]
     return {
         "score and length, rank correlation": bootstrap(
-            len(names), lambda drawn: _spearman(*(side[np.concatenate([members[n] for n in drawn])]
+            len(members), lambda drawn: _spearman(*(side[np.concatenate([members[n] for n in drawn])]
                                                   for side in (scores, lengths)))
         )
     }  # fmt: skip
@@ -82,11 +82,10 @@ def _text(answers: Mapping[str, Answers], model: str, row: Row) -> str | None:
     return turns[turn - 1] if len(turns) >= turn else None
 
 
-def _agreement(row: Row) -> float:
-    """Share of pairs of repeated verdicts that are the same."""
-    told = [[verdict for verdict in order if verdict is not None] for order in row["repeats"]]
-    same = [one == other for order in told for one, other in combinations(order, 2)]
-    return float(np.mean(same)) if same else 1.0
+def _repeats_agree(row: Row) -> list[float]:
+    """Of the pairs of repeated verdicts, which are the same."""
+    told = [[verdict for verdict in order if verdict is not None] for order in row.get("repeats", [])]
+    return [float(one == other) for order in told for one, other in combinations(order, 2)]
 
 
 def _spearman(scores: NDArray[np.float64], lengths: NDArray[np.float64]) -> float:

@@ -23,6 +23,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _HATCHES = ("", "///", "...", "xxx")
 _DRAWN = 8
 """Models in a radar, the best ones."""
+_WIDTH = 7.5
 _FEWEST = 3
 """Categories that make a radar."""
 
@@ -50,15 +51,18 @@ def write_charts(
         drawings["bars"] = partial(_bars, groups=bars, highest=highest)
     if len({model for pair in matrix for model in pair}) > 2:
         drawings["wins"] = partial(_wins, matrix=matrix)
-    return [_save(out, f"{name}_{kind}", title, draw) for kind, draw in drawings.items()]
+    counts = [one.overall.n for one in graded if one.overall] + [one.adjusted.n for one in compared if one.adjusted]
+    told = f"{title} ({max(counts, default=0):,} questions)"
+    width = max(_WIDTH, 0.55 * max(len(categories), 1))
+    return [_save(out, f"{name}_{kind}", told, draw, width) for kind, draw in drawings.items()]
 
 
-def _save(out: Path, name: str, title: str, draw: Callable[[Any], None]) -> str:
+def _save(out: Path, name: str, title: str, draw: Callable[[Any], None], width: float = _WIDTH) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": name, "hatch.linewidth": 0.6}):  # the same figures, the same file
-        figure = Figure(figsize=(7.5, 5.5), layout="constrained", dpi=140)
+        figure = Figure(figsize=(width, 5.5), layout="constrained", dpi=140)
         draw(figure)
         figure.suptitle(title, parse_math=False)
         for ending in ("png", "svg"):
@@ -108,15 +112,16 @@ def _bars(figure: Any, *, groups: Mapping[str, Mapping[str, Estimate | None]], h
     models = list(next(iter(groups.values())))
     width = 0.8 / len(groups)
     for number, (what, found) in enumerate(groups.items()):
-        for place, estimate in _placed(models, found):
+        for nth, (place, estimate) in enumerate(_placed(models, found)):
             at = place + (number - (len(groups) - 1) / 2) * width
             below, above = estimate.value - estimate.low, estimate.high - estimate.value
             axis.bar(
                 at, estimate.value, width * 0.92, yerr=[[max(0, below)], [max(0, above)]], capsize=3,
                 color=_COLOURS[number], alpha=0.75, edgecolor="black", linewidth=0.6, hatch=_HATCHES[number % 4],
-                label=what if place == 0 else None, error_kw={"linewidth": 1},
+                label=what if nth == 0 else None, error_kw={"linewidth": 1},
             )  # fmt: skip
-    axis.set_xticks(range(len(models)), models, rotation=20 if len(models) > 3 else 0, parse_math=False)
+    turned = {"rotation": 35, "ha": "right"} if len(models) > 3 else {}
+    axis.set_xticks(range(len(models)), models, parse_math=False, **turned)
     axis.set_xlim(-0.7, len(models) - 0.3)
     axis.set_ylim(0, highest)
     if highest == 1:

@@ -28,7 +28,7 @@ from selfplay.serve.backend import Sampling
 TRIES = 3
 WARMER = 0.7
 """Temperature of tries after an unparsed verdict; the first one is greedy, as in FastChat."""
-UNPARSED, TOO_LONG = "unparsed", "too_long"
+UNPARSED, CUT, TOO_LONG = "unparsed", "unparsed:cut", "too_long"
 _PLACES = ("A", "tie", "B")
 PASSING = (UNPARSED, "failed:")
 """Causes that another run tries again."""
@@ -64,6 +64,8 @@ class _Verdict:
     text: str
     cause: str | None
     usage: Usage
+    detail: str = ""
+    """What the server said, where it failed."""
 
 
 async def judge_all(
@@ -95,18 +97,28 @@ async def judge_all(
             done.asked += 1
         on_done(used)
 
-    await together(map(one, owed))
     order = {match.key(judge.name): number for number, match in enumerate(matches)}
-    file.arrange(key_of, lambda row: order.get(key_of(row), len(order)))
-    wanted = order.keys()
-    done.unjudged = Counter(row["cause"] for row in file.rows if "cause" in row and key_of(row) in wanted)
+    try:
+        await together(map(one, owed))
+    finally:  # rows that were judged again stand twice until then
+        file.arrange(key_of, lambda row: order.get(key_of(row), len(order)))
+    done.unjudged = Counter(row["cause"] for row in file.rows if "cause" in row and key_of(row) in order)
     return done
 
 
 def unjudged(matches: Sequence[Match], rows: Sequence[Row], judge: str, repeats: int = 1) -> list[Match]:
     """The matches without a verdict on these very answers, asked for as often, or without one for now."""
-    settled = {(*key_of(row), _asked(row)) for row in rows if _settled(row, repeats)}
+    settled = {key for row in rows if _settled(row, repeats) for key in _known_by(row)}
     return [match for match in matches if (*match.key(judge), (match.asked or (ERROR,))[0]) not in settled]
+
+
+def _known_by(row: Row) -> list[tuple[Any, ...]]:
+    """Key and first prompt; a game is the same one with its models the other way round."""
+    found = [(*key_of(row), _asked(row))]
+    if "model_1" in row:
+        turned = {**row, "model_1": row["model_2"], "model_2": row["model_1"]}
+        found.append((*key_of(turned), str(row.get("g2_user_prompt"))))
+    return found
 
 
 def _settled(row: Row, repeats: int) -> bool:
@@ -127,28 +139,28 @@ async def _verdict(match: Match, order: int, repeat: int, judge: Model, how: Jud
     turns = [Turn("system", match.system, "fixed"), Turn("user", match.asked[order], "fixed")]
     seed = derive_seed(how.seed, *map(str, match.key("")), order, repeat)
     schema = schema_of(match.format) if how.structured else None
-    usage, text = Usage(), ""
+    usage, text, cut = Usage(), "", False
     for attempt in range(TRIES):
         warm = WARMER if attempt or repeat else 0.0
         sampler = judge.sampler(Sampling(temperature=warm, max_tokens=how.max_tokens), schema)
         try:
             sampled = await sampler.sample(turns, seed, attempt)
         except RequestError as error:
-            return _Verdict(None, ERROR, failed(error.cause), usage)
+            return _Verdict(None, ERROR, failed(error.cause), usage, str(error))
         if sampled is None:
             return _Verdict(None, ERROR, TOO_LONG, usage)
         usage += sampled.usage
-        text = sampled.turn.content
+        text, cut = sampled.turn.content, sampled.cut
         value = rating_of(text) if match.format == RATING else winner_of(text, match.format)
         if value is not None:
             return _Verdict(value, text, None, usage)
-    return _Verdict(None, text, UNPARSED, usage)
+    return _Verdict(None, text, CUT if cut else UNPARSED, usage)
 
 
 def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verdict]]) -> Row:
     """A judgment as FastChat writes it, its keys in FastChat's order; what FastChat does not know comes after them."""
     asked = match.asked or (ERROR, ERROR)
-    causes = [tries[0].cause for tries in orders if not any(verdict.cause is None for verdict in tries)]
+    lost = [tries[0] for tries in orders if not any(verdict.cause is None for verdict in tries)]
     if len(match.models) == 1:
         score, verdict = _score(orders[0])
         row = {
@@ -177,20 +189,19 @@ def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verd
             "turn": match.turn,
             "tstamp": time.time(),
         }
-    return row | _beyond_fastchat(match, how, orders, causes)
+    return row | _beyond_fastchat(match, how, orders, lost)
 
 
-def _beyond_fastchat(
-    match: Match, how: Judging, orders: Sequence[Sequence[_Verdict]], causes: Sequence[str | None]
-) -> Row:
+def _beyond_fastchat(match: Match, how: Judging, orders: Sequence[Sequence[_Verdict]], lost: Sequence[_Verdict]) -> Row:
     """Keys that only exist where there is something to say."""
     row: Row = {}
     if match.choice:
         row["choice"] = match.choice
     if how.repeats > 1 and match.asked:
         row["repeats"] = [[verdict.value for verdict in tries] for tries in orders]
-    if causes:
-        row["cause"] = causes[0]
+    if lost:
+        row["cause"] = lost[0].cause
+        row |= {"detail": lost[0].detail} if lost[0].detail else {}
     return row
 
 

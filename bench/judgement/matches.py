@@ -14,6 +14,8 @@ from bench.judgement.verdicts import fill
 from bench.questions import Question
 from selfplay.errors import DataError
 
+NO_ANSWER = "no_answer"
+"""Cause of a match whose answers have no such turn."""
 Mode = Literal["single", "pairwise-baseline", "pairwise-all"]
 Prompts = Mapping[str, Mapping[str, Any]]
 
@@ -160,7 +162,7 @@ def _of_question(
         chosen = [choices[min(number, len(choices) - 1)] for choices in tries]
         causes = [choice.errors[turn] for choice in chosen if turn in choice.errors]
         short = any(len(choice.turns) < turn for choice in chosen)
-        missing = causes[0] if causes else "no_second_answer" if short else None
+        missing = causes[0] if causes else NO_ANSWER if short else None
         orders = [] if missing else [chosen] if len(chosen) == 1 else [chosen, chosen[::-1]]
         asked = tuple(fill(prompt["prompt_template"], {**values, **_answer_values(order, turn)}) for order in orders)
         yield Match(

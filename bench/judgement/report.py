@@ -11,12 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bench.intervals import Estimate
 from bench.judgement.answers import Answers, read_answers
 from bench.judgement.biases import judge_figures
 from bench.judgement.charts import write_charts
-from bench.judgement.rows import Row, read_rows
+from bench.judgement.matches import key_of
+from bench.judgement.rows import Row, placed_rows, read_rows
 from bench.judgement.standings import Compared, Graded, causes_of, compare, grade, win_matrix
 from bench.paper import Table, cell, markdown, write_text
 from selfplay.chat.speakers import Usage
@@ -47,6 +49,10 @@ class Report:
     matrix: dict[tuple[str, str], Estimate] = field(default_factory=dict)
     judge_figures: dict[str, Estimate] = field(default_factory=dict)
     judgments: int = 0
+    questions: int = 0
+    """With a judgment of any kind."""
+    of: int | None = None
+    """Questions of the set, where it is known."""
     unjudged: dict[str, int] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
     """Tokens, cost and seconds of judging, all runs together."""
@@ -83,7 +89,7 @@ def write_reports(folder: Path) -> list[Report]:
         parts = [f"# {report.title}, judged by {report.judge}", *(f"- {line}" for line in notes(report))]
         for title, header, rows in tables(report):
             parts += [f"\n## {title}\n", markdown(header, rows)]
-        parts += ["", *(f"![{chart}]({chart}.png)\n" for chart in charts)]
+        parts += ["", *(f"![{chart}]({quote(chart)}.png)\n" for chart in charts)]
         report.file = str(out / f"{report.name}.md")
         write_text(Path(report.file), "\n".join(parts) + "\n")
     return found
@@ -100,15 +106,14 @@ def reports_of(folder: Path) -> list[Report]:
     found = []
     for path in sorted((folder / "model_judgment").glob("*.jsonl")):
         judge, _, kind = path.stem.rpartition("_")
-        rows = _checked(path)
+        rows = _judgments(path) if kind in ("single", "pair") else []
         if kind == "single":
             report = _report(about, judge, "single", rows, answers, folder)
             report.graded = grade(rows, about.categories)
             found.append(report)
         elif kind == "pair":
             names = {str(row[side]) for row in rows for side in ("model_1", "model_2")}
-            modes = [about.baseline] if about.baseline in names else []
-            for baseline in (*modes, *([None] if len(names) > 2 or not modes else [])):
+            for baseline in (None, *([about.baseline] if about.baseline in names else [])):
                 against = f"pairwise-baseline_{baseline}" if baseline else "pairwise-all"
                 games = [row for row in rows if not baseline or baseline in (row["model_1"], row["model_2"])]
                 report = _report(about, judge, against, games, answers, folder)
@@ -119,9 +124,18 @@ def reports_of(folder: Path) -> list[Report]:
 
 
 def read_about(folder: Path) -> About:
-    """What `set.json` says; a folder of FastChat's has none, and so no categories."""
+    """What `set.json` says; a folder of FastChat's has none, and so no categories.
+
+    Raises:
+        DataError: it is broken.
+    """
     path = folder / SET
-    return About(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else About(folder.name)
+    if not path.exists():
+        return About(folder.name)
+    try:
+        return About(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); the benchmark's command writes it again") from error
 
 
 def write_about(folder: Path, about: About) -> None:
@@ -143,6 +157,8 @@ def _report(
 ) -> Report:
     report = Report(about.title, judge, mode, judge_figures=judge_figures(rows, answers), judgments=len(rows))
     report.unjudged = causes_of(rows)
+    report.questions = len({row["question_id"] for row in rows})
+    report.of = len(about.categories) or None
     kind = "single" if mode == "single" else "pair"
     known = read_rows(folder / USAGE) if (folder / USAGE).exists() else []
     used = [row for row in known if (row["judge"], row["kind"]) == (judge, kind)]
@@ -153,20 +169,39 @@ def _report(
 _USED = ("prompt_tokens", "sampled_tokens", "cost", "seconds")
 
 
-def _checked(path: Path) -> list[Row]:
-    wanted = {"question_id", "judge", "model", "score"} if path.stem.endswith("_single") else {
-        "question_id", "judge", "model_1", "model_2", "g1_winner", "g2_winner"}  # fmt: skip
-    rows = read_rows(path)
-    for number, row in enumerate(rows, start=1):
-        if lacking := wanted - row.keys():
-            raise DataError(f"{path}:{number}: no judgment, {', '.join(sorted(lacking))} is missing")
-    return rows
+_SINGLE: dict[str, Any] = {"question_id": int | str, "judge": list, "model": str, "score": int | float}
+_PAIR: dict[str, Any] = {
+    "question_id": int | str, "judge": list, "model_1": str, "model_2": str, "g1_winner": str, "g2_winner": str
+}  # fmt: skip
+_WINNERS = {"model_1", "model_2", "tie", "error"}
+
+
+def _judgments(path: Path) -> list[Row]:
+    """The rows of a judgment file; of ours, what was judged again later is left out.
+
+    Raises:
+        DataError: a row that is no judgment, with its line.
+    """
+    wanted = _SINGLE if path.stem.endswith("_single") else _PAIR
+    rows = []
+    for place, row in placed_rows(path):
+        wrong = [key for key, kind in wanted.items() if not isinstance(row.get(key), kind)]
+        wrong += [key for key in ("g1_winner", "g2_winner") if key in row and row[key] not in _WINNERS]
+        wrong += [] if isinstance(row.get("turn", 1), int) else ["turn"]
+        if wrong:
+            found = ", ".join(f"{key} {row.get(key)!r}" for key in wrong)
+            raise DataError(f"{place}: no judgment of FastChat's layout: {found}")
+        rows.append(row)
+    newest = {key_of(row): number for number, row in enumerate(rows)}
+    return [row for number, row in enumerate(rows) if "cause" not in row or newest[key_of(row)] == number]
 
 
 def notes(report: Report) -> list[str]:
     """How many judgments there are, which have no verdict and why, and what they took."""
     without = f"{_count(report.unjudged)}{_causes(report.unjudged)}"
     lines = [f"judgments: {report.judgments:,}, without a verdict: {without}"]
+    if report.of is not None and report.questions < report.of:
+        lines.append(f"NOT WHOLE: {report.of - report.questions:,} of {report.of:,} questions have no judgment")
     if report.usage:
         used = report.usage
         cost = f", cost {used['cost']:,.2f}" if used["cost"] else ""
@@ -181,34 +216,44 @@ def tables(report: Report, brief: bool = False) -> list[Table]:
     """Standings, categories and the judge's figures; `brief` leaves intervals out where tables are wide."""
     found: list[Table] = []
     if report.graded:
-        turns = sorted({turn for graded in report.graded for turn in graded.turns})
-        header = ("model", "score", *(f"turn {turn}" for turn in turns), "unjudged")
-        rows = [
-            (
-                g.model,
-                cell(g.overall, digits=2),
-                *(cell(g.turns.get(turn), digits=2) for turn in turns),
-                _count(g.unjudged),
-            )
-            for g in report.graded
-        ]
-        found.append((f"{report.title}: scores of 1 to 10 by {report.judge}", header, rows))
+        title = f"{report.title}: scores of 1 to 10 by {report.judge}"
+        found.append((title, *_standings(report.graded, brief)))
         found += _categories("score", {g.model: g.categories for g in report.graded}, brief)
     if report.compared:
-        counts = ("model", "win", "loss", "tie")
-        rates = () if brief else ("win rate", "loss rate")
-        header = (*counts, *rates, "adjusted win rate", "unjudged")
-        rows = []
-        for c in report.compared:
-            shown = () if brief else (cell(c.win_rate), cell(c.loss_rate))
-            games = (str(c.wins), str(c.losses), str(c.ties))
-            rows.append((c.model, *games, *shown, cell(c.adjusted), _count(c.unjudged)))
-        found.append((f"{report.title}: {report.mode.replace('_', ' ')} by {report.judge}", header, rows))
+        title = f"{report.title}: {report.mode.replace('_', ' ')} by {report.judge}"
+        found.append((title, *_games(report.compared, brief)))
         found += _categories("adjusted win rate", {c.model: c.categories for c in report.compared}, brief)
     if report.judge_figures:
         lines = [(name, cell(figure), str(figure.n)) for name, figure in report.judge_figures.items()]
         found.append((f"the judge {report.judge}", ("figure", "value", "questions"), lines))
     return found
+
+
+def _standings(graded: Sequence[Graded], brief: bool) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    turns = sorted({turn for one in graded for turn in one.turns})
+    header = ("model", "score", *(f"turn {turn}" for turn in turns), "questions", "unjudged")
+    rows = []
+    for one in graded:
+        means = [cell(one.turns.get(turn), brief, digits=2) for turn in turns]
+        rows.append((one.model, cell(one.overall, digits=2), *means, _n(one.overall), _count(one.unjudged)))
+    return header, rows
+
+
+def _games(compared: Sequence[Compared], brief: bool) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    turns = [] if brief else sorted({turn for one in compared for turn in one.turns})
+    rates = () if brief else ("win rate", "loss rate")
+    header = ("model", "win", "loss", "tie", *rates, "adjusted win rate",
+              *(f"turn {turn}" for turn in turns), "questions", "unjudged")  # fmt: skip
+    rows = []
+    for one in compared:
+        shown = () if brief else (cell(one.win_rate), cell(one.loss_rate))
+        figures = (cell(one.adjusted), *(cell(one.turns.get(turn)) for turn in turns), _n(one.adjusted))
+        rows.append((one.model, str(one.wins), str(one.losses), str(one.ties), *shown, *figures, _count(one.unjudged)))
+    return header, rows
+
+
+def _n(estimate: Estimate | None) -> str:
+    return f"{estimate.n:,}" if estimate else "0"
 
 
 def as_json(report: Report) -> dict[str, Any]:

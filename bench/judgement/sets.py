@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,7 +50,7 @@ class PromptNames(_Strict):
 class QuestionSet(_Strict):
     """A benchmark of questions."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     """Folder of its answers and judgments; FastChat's --bench-name."""
     title: str
     questions: tuple[str, ...] = Field(min_length=1)
@@ -59,7 +59,7 @@ class QuestionSet(_Strict):
     """Names of the file of reference answers."""
     needs_reference: tuple[str, ...] = ()
     """Categories whose judge sees the reference answer."""
-    temperatures: dict[str, float] = {}
+    temperatures: dict[str, Annotated[float, Field(ge=0)]] = {}
     """What answers are drawn at, by category."""
     answers: dict[str, str] = {}
     """Published answers by model, to compare with."""
@@ -142,9 +142,10 @@ class SetFiles:
         if downloaded is not None:
             return downloaded
         looked = ", ".join(map(str, self.folders)) or "no folder given"
+        hub = f", nor on the hub ({self.set.hub.repository})" if self.set.hub else ""
         raise DataError(
-            f"{self.set.title}: no {what} ({' or '.join(names)}) in {looked}; name FastChat's data folder with --data "
-            f"or ${DATA_VARIABLE}"
+            f"{self.set.title}: no {what} ({' or '.join(names)}) in {looked}{hub}; name FastChat's data folder with "
+            f"--data or ${DATA_VARIABLE}"
         )
 
     def _downloaded(self, name: str) -> Path | None:

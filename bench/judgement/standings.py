@@ -44,6 +44,8 @@ class Compared:
     loss_rate: Estimate | None
     adjusted: Estimate | None
     """Win rate with a tie as half a win and half a loss."""
+    turns: dict[int, Estimate]
+    """Adjusted win rate by turn."""
     categories: dict[str, Estimate]
     """Adjusted win rate by category."""
     unjudged: dict[str, int] = field(default_factory=dict)
@@ -101,6 +103,7 @@ def compare(rows: Sequence[Row], categories: Mapping[str, str], baseline: str | 
         own = [row for row in games if model in (row["model_1"], row["model_2"])]
         told = [row for row in own if cause_of(row) is None]
         results = [result(row, model) for row in told]
+        by_turn = _split(told, lambda row: int(row.get("turn", 1)))
         by_category = _split(told, lambda row: categories.get(str(row["question_id"]), ""))
         found.append(
             Compared(
@@ -111,6 +114,7 @@ def compare(rows: Sequence[Row], categories: Mapping[str, str], baseline: str | 
                 _rate(told, lambda row, model=model: result(row, model) == 1.0),  # type: ignore[misc]
                 _rate(told, lambda row, model=model: result(row, model) == 0.0),  # type: ignore[misc]
                 win_rate(told, model),
+                {turn: rate for turn, part in sorted(by_turn.items()) if (rate := win_rate(part, model))},
                 {name: rate for name, part in by_category.items() if name and (rate := win_rate(part, model))},
                 causes_of(own),
             )
@@ -150,9 +154,15 @@ def win_rate(rows: Sequence[Row], model: str) -> Estimate | None:
 
 def over_questions(rows: Iterable[Row], value: Callable[[Row], float]) -> Estimate | None:
     """Mean of a value over rows, with an interval over questions; None without rows."""
+    return pooled(rows, lambda row: [float(value(row))])
+
+
+def pooled(rows: Iterable[Row], values: Callable[[Row], list[float]]) -> Estimate | None:
+    """Mean over all values of all rows, with an interval over questions; None without any."""
     sums: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        sums[str(row["question_id"])].append(float(value(row)))
+        if found := values(row):
+            sums[str(row["question_id"])] += found
     if not sums:
         return None
     totals = np.array([(sum(values), len(values)) for values in sums.values()], dtype=float)

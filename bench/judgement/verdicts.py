@@ -23,9 +23,9 @@ _NUMBER = r"(\d+\.?\d*)"
 _RATING = (re.compile(rf"\[\[{_NUMBER}\]\]"), re.compile(rf"\[{_NUMBER}\]"))
 _RATINGS = (re.compile(rf"\[\[{_NUMBER},\s?{_NUMBER}\]\]"), re.compile(rf"\[{_NUMBER},\s?{_NUMBER}\]"))
 
-_TEXT = {"type": "string", "maxLength": 600}
+_TEXT = {"type": "string"}
 _VERDICTS: dict[str, dict[str, Any]] = {
-    RATING: {"rating": {"type": "integer", "minimum": _LOWEST, "maximum": _HIGHEST}},
+    RATING: {"rating": {"type": "integer", "enum": list(range(_LOWEST, _HIGHEST + 1))}},
     WINNER: {"winner": {"type": "string", "enum": ["A", "B", "tie"]}},
 }
 

@@ -18,7 +18,7 @@ from selfplay.serve.backend import Sampling
 from selfplay.serve.endpoint import Endpoint
 from selfplay.serve.turns import SampledTurn
 
-_CONTROL = re.compile(r"<(?=\||/?s>|(start|end)_of_turn>)|\[(?=/?INST\])")
+_CONTROL = re.compile(r"<(?=\|[\w.:/-]+\|>|/?s>|(start|end)_of_turn>)|\[(?=/?INST\])")
 """Where texts look like control tokens of the usual templates; which one the server has is not known."""
 _TOO_LONG = re.compile(
     r"context.{0,12}(length|window)|too (many|long).{0,20}tokens|maximum.{0,20}tokens", re.IGNORECASE

@@ -59,7 +59,9 @@ class EndpointSettings(BaseModel):
 class Endpoint:
     """One server and one model on it. Use `connect`; close when done."""
 
-    def __init__(self, url: str, settings: EndpointSettings, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, url: str, settings: EndpointSettings, session: aiohttp.ClientSession, key_variable: str = ""
+    ) -> None:
         self.url = url.rstrip("/")
         self.model = settings.model or ""
         self.max_context: int | None = settings.max_context
@@ -68,6 +70,7 @@ class Endpoint:
         """Tries that did not give a reply, by cause."""
         self._settings = settings
         self._session = session
+        self._key_variable = key_variable
         self._resume_at = 0.0
         self._failing_since: float | None = None
         self._random = random.Random()
@@ -89,9 +92,9 @@ class Endpoint:
             timeout=aiohttp.ClientTimeout(total=settings.timeout),
             connector=aiohttp.TCPConnector(limit=0),
         )
-        endpoint = cls(url, settings, session)
+        endpoint = cls(url, settings, session, key_variable)
         try:
-            await endpoint._find_model(settings.model, key_variable)
+            await endpoint._find_model(settings.model)
         except BaseException:
             await session.close()
             raise
@@ -144,7 +147,7 @@ class Endpoint:
         message = f"{self.url}: no usable reply in {self._settings.attempts} tries, the last: {cause} ({detail})"
         if await self._is_up():
             raise RequestError(message, cause)
-        raise BackendError(f"{message}; the server does not answer at all: check it, then use --resume")
+        raise BackendError(f"{message}; the server does not answer at all: check it, then go on (self-play: --resume)")
 
     def _count_fault(self, cause: str, detail: str) -> None:
         """Take note of a try that gave nothing; raise when nothing has got through for a long time."""
@@ -155,7 +158,7 @@ class Endpoint:
             minutes = (now - self._failing_since) / 60
             raise BackendError(
                 f"{self.url}: nothing got through for {minutes:.0f} minutes, the last: {cause} ({detail}); check the "
-                "server, then use --resume"
+                "server, then go on (self-play: --resume)"
             )
 
     async def _is_up(self) -> bool:
@@ -170,7 +173,8 @@ class Endpoint:
         """Raise what another try cannot change; take note of when to come back."""
         status = response.status
         if status in _CONFIGURED_WRONG:
-            raise BackendError(f"{response.url} answers {status} ({detail}); check address, model name and key")
+            key = f" (${self._key_variable})" if self._key_variable else ""
+            raise BackendError(f"{response.url} answers {status} ({detail}); check address, model name and key{key}")
         if status not in _BUSY and status < 500:
             raise RequestError(f"{response.url} answers {status} ({detail})", f"http_{status}")
         if (seconds := _retry_after(response.headers.get("Retry-After"))) is not None:
@@ -180,13 +184,15 @@ class Endpoint:
         longest = min(60.0, self._settings.first_delay * 2.0 ** (attempt - 1))
         return longest * self._random.uniform(0.5, 1.0)
 
-    async def _find_model(self, asked: str | None, key_variable: str) -> None:
+    async def _find_model(self, asked: str | None) -> None:
         """Ask what the server serves. One that has no such list is believed if a model is named."""
-        listed = await self._list_models(key_variable)
+        listed = await self._list_models()
         names = [str(entry.get("id")) for entry in listed]
         if asked is None and len(names) != 1:
             known = f"it lists {', '.join(names[:8])}" if names else "it lists none"
-            raise ConfigError(f"{self.url}: which model? {known}; name one with --assistant-model or --simulator-model")
+            raise ConfigError(
+                f"{self.url}: which model? {known}; name one with --assistant-model, --simulator-model or --judge-model"
+            )
         if asked is not None and names and asked not in names:
             raise ConfigError(f"{self.url}: no model {asked!r}; it lists {', '.join(names[:8])}")
         self.model = asked or names[0]
@@ -195,14 +201,16 @@ class Endpoint:
             if entry.get("id") == self.model and self.max_context is None and isinstance(length, int):
                 self.max_context = length
 
-    async def _list_models(self, key_variable: str) -> list[dict[str, Any]]:
+    async def _list_models(self) -> list[dict[str, Any]]:
         for attempt in range(self._settings.attempts):
             if attempt:
                 await asyncio.sleep(self._back_off(attempt))
             try:
                 async with self._session.get(f"{self.url}/models") as response:
                     if response.status in (401, 403):
-                        raise BackendError(f"{self.url} answers {response.status}; put its key into ${key_variable}")
+                        raise BackendError(
+                            f"{self.url} answers {response.status}; put its key into ${self._key_variable}"
+                        )
                     if response.status == 200:
                         listed = json.loads(await response.read())["data"]
                         return [entry for entry in listed if isinstance(entry, dict)]
