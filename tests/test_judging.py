@@ -500,18 +500,14 @@ def test_the_command_prints_the_standings_and_where_the_report_is(data, tmp_path
 
 
 @pytest.mark.engine
-def test_any_model_answers_and_judges_in_an_engine(tmp_path):
-    """The nano assistant under itself: what it says means nothing, that it says it in the asked form does."""
+def test_any_model_judges_in_an_engine(tmp_path):
+    """The nano assistant as a judge: what it says means nothing, that it says it in the asked form does."""
     data = data_folder(tmp_path / "data", questions=3)
-    settings = {
-        "models": {"nano": "nano"},
-        "judge": "nano",
-        "max_tokens": 24,
-        "structured": True,
-        "judge_max_tokens": 400,
-    }
-    lines = []
-    (report,) = bench(data, tmp_path / "out", "", say=lines.append, **settings)
+    said = [{"index": 0, "turns": ["It is fine.", "So is this."]}]
+    answers = [{"question_id": n, "model_id": "m", "choices": said} for n in range(1, 4)]
+    write_lines(tmp_path / "out/mt_bench/model_answer/m.jsonl", answers)
+    settings = {"models": {"m": "m"}, "judge": "nano", "structured": True, "judge_max_tokens": 400}
+    (report,) = bench(data, tmp_path / "out", "", **settings)
     assert report.judgments == 6
     judgments = rows(tmp_path / "out/mt_bench/model_judgment/nano_single.jsonl")
     rated = [row for row in judgments if row["score"] != -1]
@@ -519,6 +515,47 @@ def test_any_model_answers_and_judges_in_an_engine(tmp_path):
     for row in rated:
         assert json.loads(row["judgment"]).keys() == {"explanation", "rating"}
         assert json.loads(row["judgment"])["rating"] == row["score"]
+
+
+@pytest.mark.engine
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "folder", "count"), [("mt-bench", "mt_bench", 160), ("vicuna-bench", "vicuna_bench", 80)]
+)
+def test_the_nano_assistant_on_the_real_questions_with_faults_and_a_kill(data_folder, tmp_path, name, folder, count):
+    judge, out, data = Judge(garbage=0.3), tmp_path / "out", data_folder / "eval"
+    judgments = out / folder / "model_judgment/scripted_single.jsonl"
+    settings = [
+        "--max-tokens",
+        "16",
+        "--set",
+        "judge_endpoint.max_concurrency=8",
+        "--set",
+        "judge_endpoint.timeout=0.5",
+    ]
+    with judging(judge, faults=0.3, stall=1.0, latency=0.02) as url:
+        command = [sys.executable, "-m", "selfplay.cli", "bench", name, "--model", "nano", "--judge", url,
+                   "--data", data, "--out", out, *settings]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while not judgments.exists() or judgments.read_bytes().count(b"\n") < count // 4:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        done = [row["user_prompt"] for row in rows(judgments) if row["score"] != -1]
+        before, answered = judge.asked.copy(), rows(out / folder / "model_answer/nano.jsonl")
+        (report,) = bench(data, out, url, set=name, models={"nano": "nano"}, max_tokens=16)
+    asked = judge.asked - before
+    assert not [prompt for prompt in done if asked["judge", prompt]]
+    assert [row["answer_id"] for row in rows(out / folder / "model_answer/nano.jsonl")] == [
+        row["answer_id"] for row in answered
+    ]
+    assert (report.judgments, report.questions, report.of) == (count, 80, 80)
+    causes = sum(report.unjudged.values())
+    assert report.unjudged.keys() <= {"unparsed", "context_full", "no_first_answer"}
+    assert sum(row["score"] != -1 for row in rows(judgments)) == count - causes
 
 
 @pytest.mark.data

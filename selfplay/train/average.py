@@ -26,14 +26,27 @@ def average_with_base(trainer: Any, config: TrainConfig) -> None:
         ModelError: the base cannot be loaded.
     """
     first, share = trainer.accelerator.is_main_process, config.optim.average_with_base
-    needed = first and config.lora is None
-    base = dict(load_base(str(config.base), dtype=torch.float32).named_parameters()) if needed else {}
+    base = _weights(str(config.base), trainer) if first and config.lora is None else {}
     for name, weight in trainer.accelerator.unwrap_model(trainer.model).named_parameters():
         with _whole(weight), torch.no_grad():
             if first:
                 _move(name, weight, base, share)
             if not hasattr(weight, "ds_id"):  # split weights are sent out when the context ends
                 broadcast(weight.data)
+
+
+def _weights(base: str, trainer: Any) -> dict[str, torch.Tensor]:
+    """The base's weights, whole in this process: while ZeRO-3 is on, loading would split them over all."""
+    from transformers.integrations import deepspeed as zero
+
+    split = zero.is_deepspeed_zero3_enabled()
+    if split:
+        zero.unset_hf_deepspeed_config()
+    try:
+        return dict(load_base(base, dtype=torch.float32).named_parameters())
+    finally:
+        if split:
+            zero.set_hf_deepspeed_config(trainer.args.hf_deepspeed_config)
 
 
 def _move(name: str, weight: torch.Tensor, base: Mapping[str, torch.Tensor], share: float) -> None:
