@@ -502,13 +502,13 @@ def test_the_command_prints_the_standings_and_where_the_report_is(data, tmp_path
 @pytest.mark.engine
 def test_any_model_judges_in_an_engine(tmp_path):
     """The nano assistant as a judge: what it says means nothing, that it says it in the asked form does."""
-    data = data_folder(tmp_path / "data", questions=3)
+    data = data_folder(tmp_path / "data", questions=2)
     said = [{"index": 0, "turns": ["It is fine.", "So is this."]}]
-    answers = [{"question_id": n, "model_id": "m", "choices": said} for n in range(1, 4)]
+    answers = [{"question_id": n, "model_id": "m", "choices": said} for n in (1, 2)]
     write_lines(tmp_path / "out/mt_bench/model_answer/m.jsonl", answers)
-    settings = {"models": {"m": "m"}, "judge": "nano", "structured": True, "judge_max_tokens": 400}
+    settings = {"models": {"m": "m"}, "judge": "nano", "structured": True, "judge_max_tokens": 250}
     (report,) = bench(data, tmp_path / "out", "", **settings)
-    assert report.judgments == 6
+    assert report.judgments == 4
     judgments = rows(tmp_path / "out/mt_bench/model_judgment/nano_single.jsonl")
     rated = [row for row in judgments if row["score"] != -1]
     assert rated
