@@ -499,6 +499,24 @@ def test_the_command_prints_the_standings_and_where_the_report_is(data, tmp_path
     assert "scores of 1 to 10 by scripted" in again.output
 
 
+def test_a_set_of_ones_own_is_a_yaml_file_beside_its_questions(data, tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text("name: mine\ntitle: Mine\nquestions: [q.jsonl]\ntemperatures: {odd: 0.0}\n", encoding="utf-8")
+    questions = [{"question_id": f"q{n}", "category": "odd", "turns": ["one?"]} for n in range(3)]
+    write_lines(tmp_path / "q.jsonl", questions)
+    with judging() as url:
+        common = ["--model", f"m={url}", "--judge", url, "--data", data, "--out", tmp_path / "out"]
+        done = run("questions", own, *common)
+        assert "Mine: scores of 1 to 10 by scripted" in done.output
+        assert len(rows(tmp_path / "out/mine/model_judgment/scripted_single.jsonl")) == 3
+        with pytest.raises(ConfigError, match="bench mt-bench takes no file"):
+            run("mt-bench", own, *common)
+        with pytest.raises(ConfigError, match="needs the YAML file of a question set"):
+            run("questions", *common)
+        with pytest.raises(ConfigError, match=r"a server needs a name for the table; give NAME=http"):
+            run("mt-bench", "--model", url, "--out", tmp_path / "out")
+
+
 @pytest.mark.engine
 def test_any_model_judges_in_an_engine(tmp_path):
     """The nano assistant as a judge: what it says means nothing, that it says it in the asked form does."""

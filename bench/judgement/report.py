@@ -118,7 +118,7 @@ def reports_of(folder: Path) -> list[Report]:
                 games = [row for row in rows if not baseline or baseline in (row["model_1"], row["model_2"])]
                 report = _report(about, judge, against, games, answers, folder)
                 report.compared = compare(games, about.categories, baseline)
-                report.matrix = win_matrix(games)
+                report.matrix = {} if baseline else win_matrix(games)
                 found.append(report)
     return found
 
