@@ -21,6 +21,8 @@ from selfplay.chat.conversation import Conversation, Role
 from selfplay.chat.speakers import Speaker
 from selfplay.config import GenerateConfig
 from selfplay.corpora import describe_corpora as describe_corpora
+from selfplay.curating import Curated as Curated
+from selfplay.curating import curate as curate
 from selfplay.data.catalogue import Dataset, catalogue, locate
 from selfplay.data.catalogue import entry_named as entry_named
 from selfplay.data.catalogue import local_file as local_file
@@ -42,6 +44,7 @@ from selfplay.generation import placement as placement
 from selfplay.generation import with_folder as with_folder
 from selfplay.judging import bench_questions as bench_questions
 from selfplay.judging import report_judgments as report_judgments
+from selfplay.loop.config import CurateConfig as CurateConfig
 from selfplay.playing import INTERRUPTED as INTERRUPTED
 from selfplay.runs import plans_of, prices_of
 from selfplay.scoring import bench_nano as bench_nano

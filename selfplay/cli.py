@@ -13,6 +13,7 @@ import typer
 
 from selfplay.cli_bench import bench_cli
 from selfplay.cli_data import data_cli
+from selfplay.cli_loop import add_commands
 from selfplay.cli_train import train_cli
 from selfplay.errors import SelfplayError
 
@@ -27,6 +28,7 @@ cli = typer.Typer(
 cli.add_typer(bench_cli, name="bench")
 cli.add_typer(data_cli, name="data")
 cli.add_typer(train_cli, name="train")
+add_commands(cli)
 
 Out = Annotated[Optional[Path], typer.Option(help="Output folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")]

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError
+from selfplay.loop.config import CurateConfig
 from selfplay.serve.backend import Sampling
 from selfplay.serve.endpoint import EndpointSettings
 from selfplay.serve.placement import Placement
@@ -159,11 +160,15 @@ def recipe_text(name: str) -> str:
     return _find(name).read_text(encoding="utf-8")
 
 
-def recipe_kind(name: str) -> type[TrainConfig] | type[CleanConfig] | type[GenerateConfig]:
-    """Which settings a recipe holds: training recipes name a role, cleaning recipes name steps alone."""
+def recipe_kind(
+    name: str,
+) -> type[TrainConfig] | type[CleanConfig] | type[CurateConfig] | type[GenerateConfig]:
+    """Which settings a recipe holds: training recipes name a role, curation recipes endings, cleaning ones steps."""
     keys = _read(_find(name), name).keys()
     if "role" in keys:
         return TrainConfig
+    if "endings" in keys:
+        return CurateConfig
     return CleanConfig if keys <= CleanConfig.model_fields.keys() else GenerateConfig
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -16,6 +17,9 @@ from selfplay.console import err, out
 from selfplay.data.catalogue import Dataset
 from selfplay.data.cleaning.tally import Tally
 from selfplay.data.formats import Format
+
+if TYPE_CHECKING:
+    from selfplay.curating import Curated
 
 
 @contextmanager
@@ -53,6 +57,21 @@ def print_cleaning(tally: Tally, path: Path) -> None:
     if tally.steps and not list(tally.steps.values())[-1].rows_after:
         out.print("nothing is left: the table says which step took the rows; loosen it by its flag or in the recipe")
     out.print(f"{path}; the whole table: {path}.report.md", markup=False, soft_wrap=True)
+
+
+def print_curation(curated: Curated, path: Path) -> None:
+    """The funnel, and what the simulator said by heart."""
+    print_cleaning(curated.tally, path)
+    out.print(
+        f"{curated.kept:,} conversations are kept; why of the others: {path}.dropped.jsonl",
+        markup=False,
+        soft_wrap=True,
+    )
+    if (copies := curated.copies) is not None:
+        share = f"{copies.copying:,} of {copies.turns:,} user turns ({copies.share:.2%})"
+        out.print(f"{share} copy 50 characters of training turns", markup=False, soft_wrap=True)
+        for id, text in copies.worst[:3]:
+            out.print(f"  {id}: {text[:200]!r}", style="dim", markup=False, soft_wrap=True)
 
 
 _CLEANING = ("rows", "turns", "changed")

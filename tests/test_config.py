@@ -6,6 +6,7 @@ from selfplay.app import train_recipe, with_folder
 from selfplay.config import GenerateConfig, load_recipe, recipe_kind, recipe_text, shipped_recipes
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError, DataError, StoreError
+from selfplay.loop.config import CurateConfig
 from selfplay.runs import changed_keys, check_folder, facts_of, plans_of
 from selfplay.store.store import RunStore
 from selfplay.train.config import TrainConfig
@@ -16,7 +17,8 @@ from simulator.opening import read_openings
 def test_every_shipped_recipe_parses_and_says_what_it_does(name):
     recipe = load_recipe(name, recipe_kind(name))
     assert recipe.description
-    command = {GenerateConfig: "generate", CleanConfig: "data clean", TrainConfig: "train"}[recipe_kind(name)]
+    kinds = {GenerateConfig: "generate", CleanConfig: "data clean", TrainConfig: "train", CurateConfig: "curate"}
+    command = kinds[recipe_kind(name)]
     assert recipe_text(name).startswith(f"# selfplay {command} ")
 
 

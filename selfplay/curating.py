@@ -1,0 +1,147 @@
+"""What `selfplay curate` does: conversations of runs or files, judged, written, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfplay.chat.conversation import Conversation
+from selfplay.chat.models import locate_model, token_counter
+from selfplay.data.catalogue import locate
+from selfplay.data.loading import Loaded, stream
+from selfplay.data.rows import row_of
+from selfplay.errors import ConfigError, DataError
+from selfplay.generation import open_run
+from selfplay.loop.config import CurateConfig, Perplexity
+from selfplay.store.export import answered
+from selfplay.store.store import DATABASE
+from selfplay.writing import check_name, write_rows
+
+if TYPE_CHECKING:
+    from selfplay.data.cleaning.tally import Tally
+    from selfplay.loop.memorised import Copies, Memorised
+
+PERPLEXITY = "perplexity"
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    """What came of a curation."""
+
+    tally: Tally
+    kept: int
+    copies: Copies | None
+
+
+def curate(
+    sources: Sequence[str], out: str | Path, config: CurateConfig, say: Callable[[str], None] = print
+) -> Curated:
+    """Write the conversations that are fit to be learned from, and why the others are not.
+
+    Writes `OUT` (messages rows), `OUT.dropped.jsonl` ({id, step, reason}) and `OUT.report.json` and `.md` (the funnel).
+    The sources stay as they are.
+
+    Args:
+        sources: run folders, files or catalogue names.
+
+    Raises:
+        SelfplayError: a source, model, list or output that cannot be used, or nothing to curate.
+    """
+    from selfplay.loop.curate import judge, leave_out_by, rows_left_out
+    from selfplay.loop.filters import filters_of
+
+    path = Path(out)
+    check_name(path)
+    if any(Path(source).exists() and path.exists() and Path(source).samefile(path) for source in sources):
+        raise ConfigError(f"{path} is a source itself; name another file")
+    filters = filters_of(config, token_counter(config.tokenizer), _benchmarks(config.benchmarks))
+    memorised = _memorised(config.memorised_from, say)
+    verdicts = judge(conversations_of(sources, say), filters, config, conversations_of(config.against, say))
+    if not verdicts.ids:
+        raise DataError(f"{', '.join(sources)}: there is no conversation to curate")
+    if config.perplexity is not None:
+        bounds = _within(config.perplexity, locate_model(config.perplexity.model, "assistant"))
+        leave_out_by(verdicts, PERPLEXITY, bounds, conversations_of(sources))
+    kept = set(verdicts.kept)
+    write_rows(_rows(conversations_of(sources), kept, memorised), path)
+    write_rows(rows_left_out(verdicts), path.with_name(f"{path.name}.dropped.jsonl"))
+    copies = memorised.finished() if memorised is not None else None
+    about: dict[str, Any] = {"sources": list(sources), "config": config.model_dump(mode="json"), "kept": len(kept)}
+    if copies is not None:
+        about["memorised"] = {**asdict(copies), "share": copies.share}
+    verdicts.tally.save(path, about)
+    return Curated(verdicts.tally, len(kept), copies)
+
+
+def conversations_of(sources: Iterable[str], say: Callable[[str], None] = lambda line: None) -> Iterator[Conversation]:
+    """Conversations of runs (ended ones), files and catalogue names, one source after the other.
+
+    Raises:
+        SelfplayError: a source that is not there or cannot be read.
+    """
+    for source in sources:
+        if (Path(source) / DATABASE).exists():
+            with closing(open_run(source)) as run:
+                planned, ended = run.counts()
+                if ended < planned:
+                    say(f"{source}: UNFINISHED, {planned - ended:,} of {planned:,} conversations still go on")
+                yield from (answered(talk) for talk in run.conversations() if talk.ended is not None)
+        else:
+            loaded = Loaded()
+            yield from stream(locate(source), loaded)
+            if refused := loaded.refused.counts.total():
+                say(f"{source}: {refused:,} rows are no conversation and are left out")
+
+
+def _rows(
+    conversations: Iterable[Conversation], kept: set[int], memorised: Memorised | None
+) -> Iterator[dict[str, Any]]:
+    """The rows of what is kept; their user turns are looked up on the way."""
+    for place, conversation in enumerate(conversations):
+        if place in kept:
+            if memorised is not None:
+                memorised.look(conversation.id, conversation.of("user"))
+            ended = {"ended": conversation.ended} if conversation.ended is not None else {}
+            yield {**row_of(conversation), **ended}
+
+
+def _benchmarks(files: Sequence[str]) -> dict[str, Callable[[str], bool]]:
+    """By name of the file, whether a text shares a long run of words with one of its questions."""
+    from bench.overlap import Overlap
+    from bench.questions import read_questions
+    from bench.words import words
+
+    found: dict[str, Callable[[str], bool]] = {}
+    for file in files:
+        overlap = Overlap(turn for question in read_questions(Path(file)) for turn in question.turns)
+        found[Path(file).stem] = lambda text, overlap=overlap: overlap.holds(words(text))  # type: ignore[misc]
+    return found
+
+
+def _memorised(names: Sequence[str], say: Callable[[str], None]) -> Memorised | None:
+    from selfplay.loop.memorised import Memorised
+
+    if not names:
+        return None
+    return Memorised(text for conversation in conversations_of(names, say) for text in conversation.of("user"))
+
+
+def _within(bounds: Perplexity, folder: Path) -> Callable[[Sequence[Conversation]], list[str | None]]:
+    """Why conversations are out of bounds, by the perplexity of their assistant's turns."""
+    from bench.likelihood import Scorer
+
+    scorer = Scorer(folder)
+
+    def reasons(conversations: Sequence[Conversation]) -> list[str | None]:
+        score = scorer.score(conversations, "assistant")
+        found: list[str | None] = []
+        for bits, tokens in zip(score.bits, score.tokens, strict=True):
+            value = 2 ** (bits / tokens) if tokens else 1.0
+            low, high = value < bounds.lowest, value > bounds.highest
+            found.append(f"below {bounds.lowest:g}" if low else f"above {bounds.highest:g}" if high else None)
+        return found
+
+    return reasons

@@ -1,0 +1,1 @@
+"""What makes the next assistant out of conversations: curation, and the stages around it."""
