@@ -45,6 +45,9 @@ from selfplay.generation import with_folder as with_folder
 from selfplay.judging import bench_questions as bench_questions
 from selfplay.judging import report_judgments as report_judgments
 from selfplay.loop.config import CurateConfig as CurateConfig
+from selfplay.loop.stages import LoopConfig as LoopConfig
+from selfplay.looping import loop as loop
+from selfplay.looping import loop_status as loop_status
 from selfplay.playing import INTERRUPTED as INTERRUPTED
 from selfplay.runs import plans_of, prices_of
 from selfplay.scoring import bench_nano as bench_nano

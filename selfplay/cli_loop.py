@@ -1,4 +1,4 @@
-"""`selfplay curate`: what of a run is fit to be learned from. Parses, calls `app`, prints."""
+"""`selfplay curate` and `selfplay loop`: from conversations to the next assistant. Parses, calls `app`, prints."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 def add_commands(cli: typer.Typer) -> None:
     """The commands between generating and training."""
     cli.command()(curate)
+    cli.command()(loop)
 
 
 def curate(
@@ -33,3 +34,23 @@ def curate(
     wanted = config.load_recipe(recipe, app.CurateConfig, overrides, config.assignments(settings or []))
     curated = app.curate(sources, out, wanted, console.say)
     console_data.print_curation(curated, out)
+
+
+def loop(
+    recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe; or `status`, then a loop's folder.")],
+    folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the loop.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="How many.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the conversations.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting: key.key=value.")] = None,
+) -> None:
+    """Talk, curate, fine-tune the assistant, score, again. `selfplay loop status FOLDER` shows how far it is."""
+    from selfplay import app, config, console, console_loop
+
+    if recipe == "status":
+        console_loop.print_status(app.loop_status(console_loop.given(folder, out)))
+        return
+    overrides = {"iterations": iterations, "seed": seed}
+    wanted = config.load_recipe(recipe, app.LoopConfig, overrides, config.assignments(settings or []))
+    ledger = app.loop(wanted, console_loop.given(out, folder), console.say)
+    console_loop.print_status(ledger.entries())

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError
 from selfplay.loop.config import CurateConfig
+from selfplay.loop.stages import LoopConfig
 from selfplay.serve.backend import Sampling
 from selfplay.serve.endpoint import EndpointSettings
 from selfplay.serve.placement import Placement
@@ -162,13 +163,15 @@ def recipe_text(name: str) -> str:
 
 def recipe_kind(
     name: str,
-) -> type[TrainConfig] | type[CleanConfig] | type[CurateConfig] | type[GenerateConfig]:
-    """Which settings a recipe holds: training recipes name a role, curation recipes endings, cleaning ones steps."""
+) -> type[TrainConfig] | type[CleanConfig] | type[CurateConfig] | type[LoopConfig] | type[GenerateConfig]:
+    """Which settings a recipe holds: training names a role, curation endings, a loop iterations, cleaning its steps."""
     keys = _read(_find(name), name).keys()
     if "role" in keys:
         return TrainConfig
     if "endings" in keys:
         return CurateConfig
+    if "iterations" in keys:
+        return LoopConfig
     return CleanConfig if keys <= CleanConfig.model_fields.keys() else GenerateConfig
 
 

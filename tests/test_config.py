@@ -7,6 +7,7 @@ from selfplay.config import GenerateConfig, load_recipe, recipe_kind, recipe_tex
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError, DataError, StoreError
 from selfplay.loop.config import CurateConfig
+from selfplay.loop.stages import LoopConfig
 from selfplay.runs import changed_keys, check_folder, facts_of, plans_of
 from selfplay.store.store import RunStore
 from selfplay.train.config import TrainConfig
@@ -17,7 +18,8 @@ from simulator.opening import read_openings
 def test_every_shipped_recipe_parses_and_says_what_it_does(name):
     recipe = load_recipe(name, recipe_kind(name))
     assert recipe.description
-    kinds = {GenerateConfig: "generate", CleanConfig: "data clean", TrainConfig: "train", CurateConfig: "curate"}
+    kinds = {GenerateConfig: "generate", CleanConfig: "data clean", TrainConfig: "train"}
+    kinds |= {CurateConfig: "curate", LoopConfig: "loop"}
     command = kinds[recipe_kind(name)]
     assert recipe_text(name).startswith(f"# selfplay {command} ")
 

@@ -1,0 +1,104 @@
+"""What a loop did, stage by stage: one JSON file each, so that a kill at any time leaves every other one whole.
+
+An entry has what a stage was made from (settings, inputs by content, code version), what it gave, its figures, and when
+and where it ran. A stage whose making is unchanged is not run again; of a changed one the differences are known.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from selfplay.errors import ConfigError, StoreError
+from selfplay.loop.stages import STAGES, Stage
+from selfplay.settings import differences
+from selfplay.writing import replacing
+
+State = Literal["running", "done", "failed"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One stage of one iteration. Times are seconds since 1970."""
+
+    iteration: int
+    stage: Stage
+    made_from: dict[str, Any]
+    """Settings, and inputs by content."""
+    state: State = "running"
+    outputs: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+    ended: float | None = None
+    host: str = field(default_factory=socket.gethostname)
+    error: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return None if self.ended is None else self.ended - self.started
+
+
+class Ledger:
+    """The entries of a loop's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "ledger"
+
+    def entry(self, iteration: int, stage: Stage) -> Entry | None:
+        """A stage's entry, None before it began.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        path = self._path(iteration, stage)
+        if not path.exists():
+            return None
+        try:
+            return Entry(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}); remove it to run the stage again") from error
+
+    def write(self, entry: Entry) -> None:
+        """Keep an entry, whole or not at all."""
+        with replacing(self._path(entry.iteration, entry.stage)) as partial:
+            partial.write_text(json.dumps(asdict(entry), indent=1, default=str) + "\n", encoding="utf-8")
+
+    def entries(self) -> list[Entry]:
+        """All entries, in the order of a loop."""
+        known = sorted(int(path.name.partition("-")[0]) for path in self.folder.glob("*.json"))
+        found = (self.entry(iteration, stage) for iteration in dict.fromkeys(known) for stage in STAGES)
+        return [entry for entry in found if entry is not None]
+
+    def changed(self, iteration: int, stage: Stage, made_from: Mapping[str, Any]) -> list[str] | None:
+        """What differs from how a finished stage was made; None: it has not finished."""
+        entry = self.entry(iteration, stage)
+        if entry is None or entry.state != "done":
+            return None
+        return differences(entry.made_from, json.loads(json.dumps(made_from, default=str)))
+
+    def _path(self, iteration: int, stage: Stage) -> Path:
+        return self.folder / f"{iteration:03d}-{stage}.json"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a loop's folder; the hold ends with the process, however it ends.
+
+    Raises:
+        ConfigError: another loop runs in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another loop runs in {folder}; give this one another --out") from None
+        yield
