@@ -44,7 +44,7 @@ def _duration(entry: Entry) -> str:
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:
-    return [f"{name} {_figure(value)}" for name, value in figures.items()]
+    return [f"{name} {_figure(value)}" for name, value in figures.items() if value is not None]
 
 
 def _figure(value: Any) -> str:

@@ -12,15 +12,17 @@ from selfplay.chat.conversation import Conversation
 from selfplay.chat.models import locate_model, token_counter
 from selfplay.data.catalogue import locate
 from selfplay.data.loading import Loaded, stream
-from selfplay.data.rows import row_of
+from selfplay.data.rows import parquet_schema, row_of
 from selfplay.errors import ConfigError, DataError
 from selfplay.generation import open_run
 from selfplay.loop.config import CurateConfig, Perplexity
 from selfplay.store.export import answered
 from selfplay.store.store import DATABASE
-from selfplay.writing import check_name, write_rows
+from selfplay.writing import check_name, json_line, write_lines, write_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from selfplay.data.cleaning.tally import Tally
     from selfplay.loop.memorised import Copies, Memorised
 
@@ -59,15 +61,21 @@ def curate(
         raise ConfigError(f"{path} is a source itself; name another file")
     filters = filters_of(config, token_counter(config.tokenizer), _benchmarks(config.benchmarks))
     memorised = _memorised(config.memorised_from, say)
-    verdicts = judge(conversations_of(sources, say), filters, config, conversations_of(config.against, say))
+    read = Sources(sources, say)
+    verdicts = judge(read, filters, config, Sources(config.against, say))
     if not verdicts.ids:
-        raise DataError(f"{', '.join(sources)}: there is no conversation to curate")
+        why = read.loaded.refused.summary()
+        raise DataError(f"{', '.join(sources)}: there is no conversation to curate{f' ({why})' if why else ''}")
+    verdicts.tally.rows, verdicts.tally.refused = read.loaded.rows, read.loaded.refused
     if config.perplexity is not None:
         bounds = _within(config.perplexity, locate_model(config.perplexity.model, "assistant"))
-        leave_out_by(verdicts, PERPLEXITY, bounds, conversations_of(sources))
+        leave_out_by(verdicts, PERPLEXITY, bounds, read)
     kept = set(verdicts.kept)
-    write_rows(_rows(conversations_of(sources), kept, memorised), path)
-    write_rows(rows_left_out(verdicts), path.with_name(f"{path.name}.dropped.jsonl"))
+    try:
+        write_lines(map(json_line, _rows(read, kept, memorised)), path, _columns())
+        write_rows(rows_left_out(verdicts), path.with_name(f"{path.name}.dropped.jsonl"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
     copies = memorised.finished() if memorised is not None else None
     about: dict[str, Any] = {"sources": list(sources), "config": config.model_dump(mode="json"), "kept": len(kept)}
     if copies is not None:
@@ -76,24 +84,53 @@ def curate(
     return Curated(verdicts.tally, len(kept), copies)
 
 
-def conversations_of(sources: Iterable[str], say: Callable[[str], None] = lambda line: None) -> Iterator[Conversation]:
-    """Conversations of runs (ended ones), files and catalogue names, one source after the other.
+class Sources:
+    """Conversations of runs (ended ones), files and catalogue names; the same ones each time they are gone through."""
 
-    Raises:
-        SelfplayError: a source that is not there or cannot be read.
-    """
-    for source in sources:
-        if (Path(source) / DATABASE).exists():
-            with closing(open_run(source)) as run:
-                planned, ended = run.counts()
-                if ended < planned:
-                    say(f"{source}: UNFINISHED, {planned - ended:,} of {planned:,} conversations still go on")
-                yield from (answered(talk) for talk in run.conversations() if talk.ended is not None)
-        else:
-            loaded = Loaded()
-            yield from stream(locate(source), loaded)
-            if refused := loaded.refused.counts.total():
-                say(f"{source}: {refused:,} rows are no conversation and are left out")
+    def __init__(self, names: Sequence[str], say: Callable[[str], None] = lambda line: None) -> None:
+        self._names = names
+        self._say = say
+        self._ended: dict[str, set[str]] = {}
+        """By run what had ended the first time: one that still goes on must not move between two passes."""
+        self._told = False
+        self.loaded = Loaded()
+        """What the last pass read and refused."""
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """One source after the other.
+
+        Raises:
+            SelfplayError: a source that is not there or cannot be read.
+        """
+        self.loaded = Loaded()
+        for name in self._names:
+            if (Path(name) / DATABASE).exists():
+                yield from self._of_run(name)
+            else:
+                yield from stream(locate(name), self.loaded)
+        if (refused := self.loaded.refused.counts.total()) and not self._told:
+            self._told = True
+            self._say(f"{', '.join(self._names)}: {refused:,} rows are no conversation and are left out")
+
+    def _of_run(self, name: str) -> Iterator[Conversation]:
+        with closing(open_run(name)) as run:
+            first = name not in self._ended
+            known = self._ended.setdefault(name, set())
+            planned, ended = run.counts()
+            if first and ended < planned:
+                self._say(f"{name}: UNFINISHED, {planned - ended:,} of {planned:,} conversations still go on")
+            for conversation in run.conversations():
+                if conversation.ended is not None and (first or conversation.id in known):
+                    known.add(conversation.id)
+                    self.loaded.rows += 1
+                    yield answered(conversation)
+
+
+def _columns() -> pa.Schema:
+    """The columns of Parquet: those of cleaned rows, and why simulated ones ended."""
+    import pyarrow as pa
+
+    return parquet_schema().append(pa.field("ended", pa.string()))
 
 
 def _rows(
@@ -109,7 +146,7 @@ def _rows(
 
 
 def _benchmarks(files: Sequence[str]) -> dict[str, Callable[[str], bool]]:
-    """By name of the file, whether a text shares a long run of words with one of its questions."""
+    """By file, whether a text shares a long run of words with one of its questions."""
     from bench.overlap import Overlap
     from bench.questions import read_questions
     from bench.words import words
@@ -117,7 +154,7 @@ def _benchmarks(files: Sequence[str]) -> dict[str, Callable[[str], bool]]:
     found: dict[str, Callable[[str], bool]] = {}
     for file in files:
         overlap = Overlap(turn for question in read_questions(Path(file)) for turn in question.turns)
-        found[Path(file).stem] = lambda text, overlap=overlap: overlap.holds(words(text))  # type: ignore[misc]
+        found[file] = lambda text, overlap=overlap: overlap.holds(words(text))  # type: ignore[misc]
     return found
 
 
@@ -126,7 +163,7 @@ def _memorised(names: Sequence[str], say: Callable[[str], None]) -> Memorised | 
 
     if not names:
         return None
-    return Memorised(text for conversation in conversations_of(names, say) for text in conversation.of("user"))
+    return Memorised(text for conversation in Sources(names, say) for text in conversation.of("user"))
 
 
 def _within(bounds: Perplexity, folder: Path) -> Callable[[Sequence[Conversation]], list[str | None]]:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,25 +14,30 @@ from typing import TYPE_CHECKING, Any
 from bench.settings import ScorecardConfig
 from selfplay.chat.models import content_hash, locate_model
 from selfplay.config import GenerateConfig, load_recipe
-from selfplay.curating import conversations_of, curate
-from selfplay.data.catalogue import locate
-from selfplay.data.cleaning.duplicates import digest
+from selfplay.curating import Sources, curate
 from selfplay.data.mixing import load_mixture
 from selfplay.errors import ConfigError, DataError, SelfplayError
 from selfplay.generation import generate, open_run
+from selfplay.inputs import conversations_hash, data_hash, files_hash, unweighted, with_data
 from selfplay.loop.config import CurateConfig
 from selfplay.loop.ledger import Entry, Ledger, alone
 from selfplay.loop.stages import STAGES, LoopConfig, Stage
+from selfplay.seeds import derive_seed
+from selfplay.settings import flat
 from selfplay.store.store import DATABASE
 from selfplay.store.summary import summarise
-from selfplay.training import train, train_recipe
+from selfplay.training import located, train, train_recipe
 
 if TYPE_CHECKING:
     from selfplay.train.config import TrainConfig
 
 Say = Callable[[str], None]
 RUN, KEPT, SIMULATOR, ASSISTANT, BENCH = "run", "kept.jsonl", "simulator", "assistant", "bench"
-SAMPLE = ("sample",)
+_NOT_COMPARED = {
+    "out", "description", "report", "simulator", "assistant", "base", "max_in_flight", "kv_cache_gib", "max_hours",
+    "max_tokens_total",
+}  # fmt: skip
+"""Settings that change nothing, or stand among the inputs by content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def loop(config: LoopConfig, out: str | Path, say: Say = print) -> Ledger:
     folder = Path(out)
     with alone(folder):
         ledger = Ledger(folder)
-        plan = _Plan(_with_data(config, say), folder, say)
+        plan = _Plan(with_data(config, bool(ledger.entries()), say), folder, say)
         for iteration in range(1, config.iterations + 1):
             for stage in STAGES:
                 job = plan.job(iteration, stage)
@@ -88,7 +92,7 @@ def _run(ledger: Ledger, job: Job, say: Say) -> None:
     if changed:
         say(f"{name}: made again, since {'; '.join(changed)}")
     before = ledger.entry(job.iteration, job.stage)
-    if before is not None and job.output is not None and before.made_from != _plain(job.made_from):
+    if job.output is not None and (before is None or before.made_from != _plain(job.made_from)):
         _put_aside(job.output)
     entry = Entry(job.iteration, job.stage, _plain(job.made_from))
     ledger.write(entry)
@@ -111,23 +115,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _put_aside(output: Path) -> None:
-    """Keep what another making left, under another name."""
-    if output.exists():
-        output.rename(output.with_name(f"{output.name}.{time.strftime('%Y%m%d-%H%M%S')}"))
-
-
-def _with_data(config: LoopConfig, say: Say) -> LoopConfig:
-    """The recipe with the packaged sample where its human data is not here."""
-    changes: dict[str, Any] = {}
-    for part, key in (("assistant", "human"), ("bench", "people")):
-        stage = getattr(config, part)
-        try:
-            for name in getattr(stage, key):
-                locate(name.partition("=")[0])
-        except DataError as error:
-            say(f"WARNING: {error}; the 120 conversations of the package stand in for it, too few to learn from")
-            changes[part] = stage.model_copy(update={key: SAMPLE})
-    return config.model_copy(update=changes)
+    """Keep what another making left, and the reports beside it, under other names."""
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06d}"
+    for path in sorted(output.parent.glob(f"{output.name}*")):
+        if path == output or (path.name.startswith(f"{output.name}.") and ".aside-" not in path.name):
+            path.rename(path.with_name(f"{path.name}.aside-{stamp}"))
 
 
 class _Plan:
@@ -166,16 +158,20 @@ class _Plan:
         stage, out = self._config.simulator, self._at(iteration, SIMULATOR)
         if stage.train == "never" or (stage.train == "first" and iteration > 1):
             return None
-        config = train_recipe("simulator", stage.recipe, {**stage.settings, "out": str(out)})
-        return Job(iteration, "simulator", self._made(config.model_dump(mode="json")), out, lambda: self._train(config))
+        given = {"out": str(out), "optim.seed": self._config.seed + iteration - 1}
+        config = _whole(train_recipe("simulator", stage.recipe, {}, {**given, **flat(stage.settings), "out": str(out)}))
+        base = located(config).base
+        inputs = {"data": data_hash(config.data.datasets)}
+        if base is not None and Path(base).is_dir():
+            inputs["base"] = content_hash(Path(base))
+        made = self._made(config.model_dump(mode="json"), **inputs)
+        return Job(iteration, "simulator", made, out, lambda: self._train(config))
 
     def _generate(self, iteration: int) -> Job:
         out, user, assistant = self._at(iteration, RUN), self.simulator(iteration), self.assistant(iteration - 1)
         given = {"simulator": str(user), "assistant": str(assistant), "out": str(out)}
-        seed = self._config.seed + iteration
-        config = load_recipe(
-            self._config.generate.recipe, GenerateConfig, {"seed": seed, **self._config.generate.settings, **given}
-        )
+        stage, seed = self._config.generate, derive_seed(self._config.seed, iteration) % 2**31
+        config = load_recipe(stage.recipe, GenerateConfig, {"seed": seed}, {**flat(stage.settings), **given})
         made = self._made(
             config.model_dump(mode="json"), simulator=content_hash(user), assistant=content_hash(assistant)
         )
@@ -185,44 +181,50 @@ class _Plan:
         out, run = self._at(iteration, KEPT), self._at(iteration, RUN)
         earlier = [str(self._at(before, KEPT)) for before in range(1, iteration)]
         stage = self._config.curate
-        config = load_recipe(stage.recipe, CurateConfig, stage.settings)
+        config = load_recipe(stage.recipe, CurateConfig, {}, flat(stage.settings))
+        made = self._made(config.model_dump(mode="json"), run=conversations_hash(run), earlier=files_hash(earlier))
         config = config.model_copy(update={"against": (*config.against, *earlier)})
-        made = self._made(config.model_dump(mode="json"), run=_conversations_hash(run))
         return Job(iteration, "curate", made, out, lambda: self._keep(run, out, config))
 
     def _assistant(self, iteration: int) -> Job:
         stage, out, kept = self._config.assistant, self._at(iteration, ASSISTANT), self._at(iteration, KEPT)
         base = self.assistant(iteration - 1 if stage.start == "last" else 0)
-        given = {"base": str(base), "out": str(out), "data.datasets": self._mixture(kept)}
-        config = train_recipe("assistant", stage.recipe, {**stage.settings, **given})
-        made = self._made(config.model_dump(mode="json"), base=content_hash(base), kept=_file_hash(kept))
+        given = {"base": str(base), "out": str(out)}
+        config = _whole(train_recipe("assistant", stage.recipe, {}, {**flat(stage.settings), **given}))
+        settings = {**config.model_dump(mode="json"), "human": stage.human, "human_share": stage.human_share}
+        inputs = {"base": content_hash(base), "kept": files_hash([str(kept)]), "human": data_hash(stage.human)}
+        made = self._made(settings, **inputs)
+        mixture = self._mixture(kept, config.data.held_out)
+        config = config.model_copy(update={"data": config.data.model_copy(update={"datasets": tuple(mixture)})})
         return Job(iteration, "assistant", made, out, lambda: self._train(config))
 
     def _bench(self, iteration: int) -> Job:
         out = self._at(iteration, BENCH)
         made = self._made(
             self._config.bench.model_dump(mode="json"),
-            run=_conversations_hash(self._at(iteration, RUN)),
+            run=conversations_hash(self._at(iteration, RUN)),
             assistant=content_hash(self.assistant(iteration)),
+            people=data_hash(self._config.bench.people),
         )
         return Job(iteration, "bench", made, out, lambda: self._measure(iteration, out))
 
     def _made(self, settings: Mapping[str, Any], **inputs: str) -> dict[str, Any]:
-        return {"settings": dict(settings), "inputs": inputs, "version": version("selfplay")}
+        """Settings that change what comes out, and inputs by content; files that settings name are inputs too."""
+        told = {key: value for key, value in flat(settings).items() if not _not_compared(key)}
+        files = [str(v) for value in told.values() for v in (value if isinstance(value, list) else [value])]
+        named = {file: files_hash([file]) for file in files if file and Path(file).is_file()}
+        return {"settings": told, "inputs": {**inputs, **named}, "version": version("selfplay")}
 
-    def _mixture(self, kept: Path) -> list[str]:
-        """Generated conversations once, human ones as often as gives them their share."""
+    def _mixture(self, kept: Path, held_out: float) -> list[str]:
+        """Generated conversations once, human ones as often as gives them their share of what is trained on."""
         stage = self._config.assistant
-        human = len(load_mixture(stage.human, held_out=0.05).train)
-        generated = sum(1 for _ in conversations_of([str(kept)]))
+        human = len(load_mixture(stage.human, held_out=held_out).train)
+        generated = sum(1 for _ in Sources([str(kept)])) * (1 - held_out)
         if not generated:
             raise DataError(f"{kept}: curation kept nothing to learn from; loosen it, or generate more")
         weight = stage.human_share / (1 - stage.human_share) * generated / human
-        weighted = []
-        for name in stage.human:
-            plain, _, own = name.partition("=")
-            weighted.append(f"{plain}={float(own or 1) * weight:.6g}")
-        return [*weighted, str(kept)]
+        names = (unweighted(name) for name in stage.human)
+        return [*(f"{plain}={own * weight:.6g}" for plain, own in names), f"{kept}=1"]
 
     def _train(self, config: TrainConfig) -> dict[str, Any]:
         """Train, or go on; a model that is there already was finished just before a kill."""
@@ -257,28 +259,24 @@ class _Plan:
         from selfplay.scoring import bench_simulator
 
         stage = self._config.bench
-        people = list(conversations_of(stage.people))[: stage.most]
+        people = list(Sources(stage.people))[: stage.most]
         scores = Scorer(self.assistant(iteration)).score(people, "assistant")
         loss = ratio(np.array(scores.bits, dtype=float), np.array(scores.bytes, dtype=float))
         wanted = ScorecardConfig(conversations={"simulated": str(self._at(iteration, RUN))}, people=stage.people)
         shutil.rmtree(out, ignore_errors=True)
         bench_simulator(wanted, GenerateConfig(), out, self._say)
         card = json.loads((out / "scorecard.json").read_text(encoding="utf-8"))
-        figures = {name: card[name]["value"] for name in ("naturalness_auc", "distinct_2", "rounds") if name in card}
+        wanted_figures = ("naturalness_auc", "distinct_2", "rounds")
+        figures = {name: card[name]["value"] for name in wanted_figures if card.get(name, {}).get("value") is not None}
         return {"bits_per_byte": [loss.value, loss.low, loss.high], **figures}
 
 
-def _conversations_hash(run: Path) -> str:
-    """A hash over what was said in a run."""
-    found = blake2b(digest_size=16)
-    for conversation in conversations_of([str(run)]):
-        found.update(digest(conversation))
-    return found.hexdigest()
+def _not_compared(key: str) -> bool:
+    return key in _NOT_COMPARED or key.partition(".")[0] in ("simulator_engine", "assistant_engine")
 
 
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        found = blake2b(digest_size=16)
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+def _whole(config: TrainConfig) -> TrainConfig:
+    """A recipe that trains all weights: adapters would have to be merged before the next stage could serve them."""
+    if config.lora is not None:
+        raise ConfigError("a loop trains whole models; set lora to null in the stage's settings")
+    return config

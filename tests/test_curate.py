@@ -69,6 +69,9 @@ def test_banned_words_are_whole_words_of_any_case(tmp_path):
     assert why(talk("darning a sock", "ok"), banned=str(path)) is None
     with pytest.raises(ConfigError, match="no list of words"):
         read_words(tmp_path / "none.txt")
+    (tmp_path / "phrase.txt").write_text("shut up\n")
+    with pytest.raises(ConfigError, match="'shut up' is no single word"):
+        read_words(tmp_path / "phrase.txt")
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ConfigError, match="holds no word"):
         read_words(tmp_path / "empty.txt")
@@ -107,6 +110,18 @@ def test_what_is_like_an_earlier_conversation_goes_and_the_earlier_one_is_not_ju
     verdicts = judge([near, other], filters_of(config, lambda t: [1] * len(t), {}), config, earlier)
     assert verdicts.left_out == [("near duplicates", "is like an earlier one"), None]
     assert verdicts.tally.steps["near duplicates"].rows_before == 2
+
+
+def test_earlier_conversations_that_are_alike_all_count():
+    """None of them is judged, so none may leave room for what is like it alone."""
+    words, other = [f"word{n}" for n in range(400)], [f"new{n}" for n in range(40)]
+    first, second = words, words[:380] + other[:20]  # alike, as are second and third, but not first and third
+    third = other[20:] + second[20:]
+    earlier = [talk(" ".join(text), "x y z") for text in (first, second)]
+    late, config = talk(" ".join(third), "x y z", id="late"), CurateConfig(near_duplicates=0.84)
+    assert judge([late], [], config, earlier[:1]).left_out == [None]
+    for before in (earlier[1:], earlier):
+        assert judge([late], [], config, before).left_out == [("near duplicates", "is like an earlier one")]
 
 
 def test_a_model_judges_what_is_still_in_many_at_once():
@@ -202,6 +217,33 @@ def test_the_command_writes_what_is_kept_why_the_rest_is_not_and_the_funnel(sour
     assert again.kept == 0  # all of it is there already
 
 
+def test_two_question_files_of_one_name_both_count(source, tmp_path):
+    asked = "which of these two restaurants would you recommend for a birthday dinner with four friends"
+    first = write_lines(tmp_path / "a/question.jsonl", [{"question_id": 1, "turns": [asked]}])
+    second = write_lines(tmp_path / "b/question.jsonl", [{"question_id": 1, "turns": ["nothing of the kind"]}])
+    talks = write_lines(tmp_path / "t.jsonl", [row("q", asked, "The first."), row("ok", "hello there", "hi")])
+    config = CurateConfig(benchmarks=(str(first), str(second)))
+    curated = app.curate([str(talks)], tmp_path / "out.jsonl", config, lambda line: None)
+    assert curated.kept == 1
+    assert curated.tally.steps["benchmarks"].reasons == {f"a question of {first}": 1}
+
+
+def test_parquet_keeps_the_columns_that_only_some_rows_have(source, tmp_path):
+    import pyarrow.parquet as pq
+
+    human = write_lines(tmp_path / "h.jsonl", [row("h", "Is it open on Monday morning?", "Yes it is.")])
+    app.curate([str(human), str(source)], tmp_path / "kept.parquet", CurateConfig(), lambda line: None)
+    found = pq.read_table(tmp_path / "kept.parquet").to_pylist()
+    assert [(r["id"], r["ended"]) for r in found] == [("h", None), ("good", "user_ended"), ("human", None)]
+
+
+def test_rows_that_are_no_conversation_are_in_the_report(tmp_path):
+    talks = write_lines(tmp_path / "t.jsonl", [row("ok", "hello there", "hi"), {"id": "bad", "messages": []}])
+    curated = app.curate([str(talks)], tmp_path / "out.jsonl", CurateConfig(), lambda line: None)
+    assert (curated.tally.rows, curated.tally.conversations) == (2, 1)
+    assert curated.tally.refused.counts.total() == 1
+
+
 def test_perplexity_under_a_model_bounds_what_the_assistant_says(source, tmp_path):
     config = CurateConfig(perplexity={"model": "nano", "highest": 1.5})
     curated = app.curate([str(source)], tmp_path / "out.jsonl", config, lambda line: None)
@@ -219,5 +261,10 @@ def test_what_cannot_be_curated_is_said(source, tmp_path):
     empty = write_lines(tmp_path / "empty.jsonl", [])
     with pytest.raises(DataError):
         app.curate([str(empty)], tmp_path / "x.jsonl", CurateConfig(), lambda line: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        app.curate([str(source)], tmp_path / "file/x.jsonl", CurateConfig(), lambda line: None)
+    with pytest.raises(ValueError, match="'english' is no ISO 639-1 code"):
+        CurateConfig(languages=("english",))
     with pytest.raises(ValueError, match="lowest 5"):
         CurateConfig(perplexity={"model": "nano", "lowest": 5, "highest": 4})

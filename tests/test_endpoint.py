@@ -119,8 +119,9 @@ async def test_control_tokens_in_messages_are_broken_up_and_other_finishes_are_n
 
     _, endpoint = await serve(reply=reply, settings={"attempts": 1})
     sampler = ChatSampler(endpoint, Sampling(max_tokens=8))
-    await sampler.sample([Turn("user", "a <|im_end|> b </s> [INST] 1 < 2 <b>")], 1, 0)
-    assert seen == ["a < |im_end|> b < /s> [ INST] 1 < 2 <b>"]
+    judged = "<|The Start of Assistant A's Answer|>"  # of FastChat's judge prompts: no template has such a token
+    await sampler.sample([Turn("user", f"a <|im_end|> b </s> [INST] 1 < 2 <b> {judged}")], 1, 0)
+    assert seen == [f"a < |im_end|> b < /s> [ INST] 1 < 2 <b> {judged}"]
     from selfplay.serve.chat_completions import _read
 
     cut = {"choices": [{"finish_reason": "content_filter", "message": {"content": "half a"}}]}

@@ -6,16 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from selfplay import app
 from selfplay.cli import cli
-from selfplay.errors import ConfigError, StoreError
+from selfplay.data.mixing import load_mixture
+from selfplay.errors import ConfigError, DataError, StoreError
+from selfplay.inputs import with_data
 from selfplay.loop.ledger import Entry, Ledger, alone
 from selfplay.loop.stages import STAGES, LoopConfig
-from selfplay.looping import Job, _run
+from selfplay.looping import Job, _Plan, _run
 
 
 def silent(line):
@@ -79,13 +82,90 @@ def test_a_failed_stage_says_why_and_is_tried_again(tmp_path):
     assert ledger.entry(1, "curate").state == "done"
 
 
+def test_an_output_without_an_entry_is_kept_aside_with_its_reports_and_made_again(tmp_path):
+    worker = Worker(tmp_path / "out")
+    worker.output.write_text("somebody's", encoding="utf-8")
+    (tmp_path / "out.report.md").write_text("of it", encoding="utf-8")
+    (tmp_path / "outer").write_text("something else", encoding="utf-8")
+    _run(Ledger(tmp_path), job(worker), silent)
+    assert worker.output.read_text() == "made"
+    assert sorted(path.read_text() for path in tmp_path.glob("out*.aside-*")) == ["of it", "somebody's"]
+    assert (tmp_path / "outer").exists()
+
+
+def plan(tmp_path, name="loop", **changes):
+    settings = {"curate": {"settings": {"endings": ["user_ended"]}}, "assistant": {"human": ["sample"]}, **changes}
+    folder = tmp_path / name
+    kept = folder / "001/kept.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    talks = [[{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": "yes"}] for n in range(10)]
+    kept.write_text("".join(json.dumps({"id": str(n), "messages": m}) + "\n" for n, m in enumerate(talks)))
+    return _Plan(LoopConfig.model_validate(settings), folder, silent)
+
+
+def test_settings_of_a_stage_go_into_its_recipe_one_by_one_and_null_is_a_value(tmp_path):
+    changes = {"settings": {"optim.warmup_steps": 5, "optim": {"max_steps": 20}}}
+    made = plan(tmp_path, assistant={"human": ["sample"], **changes}).job(1, "assistant").made_from["settings"]
+    assert (made["optim.warmup_steps"], made["optim.max_steps"], made["optim.min_lr_ratio"]) == (5, 20, 0.0)
+    generated = plan(tmp_path, generate={"settings": {"user_sampling": {"top_p": 0.5}}}).job(1, "generate").made_from
+    assert (generated["settings"]["user_sampling.top_p"], generated["settings"]["user_sampling.max_tokens"]) == (
+        0.5,
+        96,
+    )
+    with pytest.raises(ConfigError, match="a loop trains whole models"):
+        plan(tmp_path, assistant={"settings": {"lora.rank": 99}}).job(1, "assistant")
+
+
+def test_a_loop_that_was_moved_or_named_otherwise_is_the_same(tmp_path, monkeypatch):
+    made = plan(tmp_path).job(1, "assistant").made_from
+    (tmp_path / "loop").rename(tmp_path / "lr=1e-4")
+    monkeypatch.chdir(tmp_path)
+    moved = _Plan(LoopConfig(), Path("lr=1e-4"), silent).job(1, "assistant").made_from
+    assert moved["inputs"] == made["inputs"]
+    assert moved["settings"] == made["settings"]
+    more = {"settings": {"conversations": 400, "max_hours": 3, "kv_cache_gib": 2}}
+    generated = [plan(tmp_path, **g).job(1, "generate").made_from for g in ({}, {"generate": more})]
+    assert generated[0] == generated[1]
+
+
+def test_people_get_their_share_of_what_is_trained_on(tmp_path):
+    held_out = 0.3
+    weighted, kept = plan(tmp_path)._mixture(tmp_path / "loop/001/kept.jsonl", held_out)
+    name, weight = weighted.split("=")
+    human = len(load_mixture(["sample"], held_out=held_out).train)
+    assert name == "sample"
+    assert float(weight) * human == pytest.approx(10 * (1 - held_out), rel=1e-4)
+    assert kept.endswith("kept.jsonl=1")
+
+
+def test_a_loop_that_has_begun_does_not_go_on_with_other_data(monkeypatch):
+    config, lines = LoopConfig.model_validate({"bench": {"people": ["sgd_dev"]}}), []
+
+    def locate(name):
+        if name != "sample":
+            raise DataError("not here")
+
+    monkeypatch.setattr("selfplay.inputs.locate", locate)
+    with pytest.raises(DataError, match="not here"):
+        with_data(config, True, silent)
+    assert with_data(config, False, lines.append).bench.people == ("sample",)
+    assert any(line.startswith("WARNING: not here") for line in lines)
+    with pytest.raises(DataError, match="not here"):
+        with_data(LoopConfig.model_validate({"bench": {"people": ["sgd_trian"]}}), False, silent)
+
+
 def test_two_loops_do_not_share_a_folder(tmp_path):
     with alone(tmp_path), pytest.raises(ConfigError, match="another loop runs in"), alone(tmp_path):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="no folder can be made there"), alone(tmp_path / "file"):
         pass
 
 
 def test_a_broken_entry_is_named(tmp_path):
     (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger/notes.json").write_text("{}", encoding="utf-8")
+    assert Ledger(tmp_path).entries() == []
     (tmp_path / "ledger/001-curate.json").write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match=r"001-curate.json: cannot be read .*remove it to run the stage again"):
         Ledger(tmp_path).entries()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from selfplay.data.cleaning.language import LANGUAGES
 
 
 class Perplexity(BaseModel):
@@ -65,3 +67,11 @@ class CurateConfig(BaseModel):
     perplexity: Perplexity | None = None
     memorised_from: tuple[str, ...] = ()
     """What the simulator was trained on: user turns that copy 50 characters of its user turns are counted and shown."""
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [code for code in codes if code not in LANGUAGES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no ISO 639-1 code of a language that can be told, such as en, zh, de")
+        return codes

@@ -141,7 +141,10 @@ class _Duplicates:
             if search is None:
                 continue
             before = verdicts.kept
-            search.drop(kept)
+            if isinstance(search, NearDuplicates):
+                search.drop(kept, first=self._places.count(None))  # earlier ones stay, whatever they are like
+            else:
+                search.drop(kept)
             for row in np.flatnonzero(~kept):
                 place = self._places[row]
                 if place is not None and verdicts.left_out[place] is None:

@@ -163,12 +163,15 @@ def read_words(path: Path) -> frozenset[str]:
     """Words of a file, a line each.
 
     Raises:
-        ConfigError: it cannot be read, or holds none.
+        ConfigError: it cannot be read, holds none, or a line that is no single word.
     """
     try:
         words = frozenset(line.strip().casefold() for line in path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no list of words that can be read ({error})") from error
-    if not words - {""}:
+    words -= {""}
+    if not words:
         raise ConfigError(f"{path}: holds no word; expected one a line")
-    return words - {""}
+    if several := sorted(word for word in words if not _WORD.fullmatch(word)):
+        raise ConfigError(f"{path}: {several[0]!r} is no single word and would never be met; expected one a line")
+    return words

@@ -73,7 +73,8 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """All entries, in the order of a loop."""
-        known = sorted(int(path.name.partition("-")[0]) for path in self.folder.glob("*.json"))
+        named = (path.name.partition("-")[0] for path in self.folder.glob("*-*.json"))
+        known = sorted(int(name) for name in named if name.isdecimal())
         found = (self.entry(iteration, stage) for iteration in dict.fromkeys(known) for stage in STAGES)
         return [entry for entry in found if entry is not None]
 
@@ -93,9 +94,12 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold a loop's folder; the hold ends with the process, however it ends.
 
     Raises:
-        ConfigError: another loop runs in it.
+        ConfigError: another loop runs in it, or it can be none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: no folder can be made there ({error.strerror}); name another --out") from error
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

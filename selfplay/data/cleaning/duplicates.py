@@ -47,7 +47,7 @@ Signatures = NDArray[np.uint32]
 def digest(conversation: Conversation, before: bytes = b"") -> bytes:
     """16 bytes that tell conversations apart by roles and texts; of pieces also by the pieces before them."""
     text = "\x1e".join(f"{turn.role}\x1f{turn.content}" for turn in conversation.turns)
-    return blake2b(before + text.encode(), digest_size=16).digest()
+    return blake2b(before + text.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 class ExactDuplicates:
@@ -157,8 +157,8 @@ class NearDuplicates:
         for file in (self._signature_file, *self._key_files):
             file.close()
 
-    def drop(self, kept: Bools) -> int:
-        """Clear every row that is similar to an earlier kept one; returns how many."""
+    def drop(self, kept: Bools, first: int = 0) -> int:
+        """Clear every row from `first` on that is similar to an earlier kept one; returns how many."""
         self.close()
         if not kept.any():
             return 0
@@ -168,7 +168,7 @@ class NearDuplicates:
             self._similar(rows, alive, np.fromfile(self._folder / f"keys.{band}", np.uint64)[alive])
             for band in range(self._bands)
         ]
-        return _resolve(np.concatenate(found), kept)
+        return _resolve(np.concatenate(found), kept, first)
 
     def _similar(self, rows: Signatures, alive: Ints, keys: Words) -> Words:
         """Pairs of one band that are similar, as later row << 32 | earlier row."""
@@ -208,12 +208,12 @@ def _paired(later: Ints, earlier: Ints) -> Words:
     return later.astype(np.uint64) << np.uint64(32) | earlier.astype(np.uint64)
 
 
-def _resolve(pairs: Words, kept: Bools) -> int:
+def _resolve(pairs: Words, kept: Bools, first: int) -> int:
     """Go through the pairs by their later row: it goes when one of its earlier rows stays."""
     dropped = 0
     for pair in np.unique(pairs):
         later, earlier = int(pair) >> 32, int(pair) & 0xFFFFFFFF
-        if kept[later] and kept[earlier]:
+        if later >= first and kept[later] and kept[earlier]:
             kept[later] = False
             dropped += 1
     return dropped
