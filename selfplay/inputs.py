@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -12,31 +13,53 @@ from selfplay.data.catalogue import catalogue, locate
 from selfplay.data.cleaning.duplicates import digest
 from selfplay.errors import DataError
 from selfplay.loop.stages import LoopConfig
+from selfplay.writing import replacing
 
 Say = Callable[[str], None]
-SAMPLE = ("sample",)
+SAMPLE, STAND_INS = ("sample",), "stand-ins.json"
 
 
-def with_data(config: LoopConfig, begun: bool, say: Say) -> LoopConfig:
-    """The recipe with the packaged sample where its catalogue data is not here; never in a loop that has begun.
+def with_data(config: LoopConfig, folder: Path, begun: bool, say: Say) -> LoopConfig:
+    """The recipe with the packaged sample where its catalogue data is not here.
+
+    A loop goes on with what it began with: where the sample stood in is written down in its folder.
 
     Raises:
         DataError: a name that is none of the catalogue's, or data that a loop began with is not here any more.
     """
+    note = folder / STAND_INS
+    stand_ins = json.loads(note.read_text(encoding="utf-8")) if note.exists() else []
     changes: dict[str, Any] = {}
     for part, key in (("assistant", "human"), ("bench", "people")):
         stage = getattr(config, part)
-        for name in getattr(stage, key):
-            plain = unweighted(name)[0]
-            try:
-                locate(plain)
-            except DataError as error:
-                if begun or plain not in catalogue():
-                    raise
-                say(f"WARNING: {error}; the 120 conversations of the package stand in for it, too few to learn from")
-                changes[part] = stage.model_copy(update={key: SAMPLE})
-                break
+        missing = None if part in stand_ins else _missing(getattr(stage, key))
+        if missing is not None and begun:
+            raise missing
+        if missing is not None or part in stand_ins:
+            why = missing or f"{part}.{key} was not at hand when the loop began"
+            say(f"WARNING: {why}; the 120 conversations of the package stand in for it, too few to learn from")
+            changes[part] = stage.model_copy(update={key: SAMPLE})
+    if changes and not begun:
+        with replacing(note) as partial:
+            partial.write_text(json.dumps(list(changes)), encoding="utf-8")
     return config.model_copy(update=changes)
+
+
+def _missing(names: Sequence[str]) -> DataError | None:
+    """Why data of the catalogue is not here.
+
+    Raises:
+        DataError: what is not here is not of the catalogue either.
+    """
+    for name in names:
+        plain = unweighted(name)[0]
+        try:
+            locate(plain)
+        except DataError as error:
+            if plain not in catalogue():
+                raise
+            return error
+    return None
 
 
 def unweighted(name: str) -> tuple[str, float]:

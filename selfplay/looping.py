@@ -61,7 +61,7 @@ def loop(config: LoopConfig, out: str | Path, say: Say = print) -> Ledger:
     folder = Path(out)
     with alone(folder):
         ledger = Ledger(folder)
-        plan = _Plan(with_data(config, bool(ledger.entries()), say), folder, say)
+        plan = _Plan(with_data(config, folder, bool(ledger.entries()), say), folder, say)
         for iteration in range(1, config.iterations + 1):
             for stage in STAGES:
                 job = plan.job(iteration, stage)

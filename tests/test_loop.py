@@ -138,7 +138,7 @@ def test_people_get_their_share_of_what_is_trained_on(tmp_path):
     assert kept.endswith("kept.jsonl=1")
 
 
-def test_a_loop_that_has_begun_does_not_go_on_with_other_data(monkeypatch):
+def test_a_loop_that_has_begun_does_not_go_on_with_other_data(tmp_path, monkeypatch):
     config, lines = LoopConfig.model_validate({"bench": {"people": ["sgd_dev"]}}), []
 
     def locate(name):
@@ -147,11 +147,14 @@ def test_a_loop_that_has_begun_does_not_go_on_with_other_data(monkeypatch):
 
     monkeypatch.setattr("selfplay.inputs.locate", locate)
     with pytest.raises(DataError, match="not here"):
-        with_data(config, True, silent)
-    assert with_data(config, False, lines.append).bench.people == ("sample",)
+        with_data(config, tmp_path, True, silent)
+    assert with_data(config, tmp_path, False, lines.append).bench.people == ("sample",)
     assert any(line.startswith("WARNING: not here") for line in lines)
+    monkeypatch.setattr("selfplay.inputs.locate", lambda name: None)  # the data is there now: the sample stays
+    assert with_data(config, tmp_path, True, silent).bench.people == ("sample",)
+    monkeypatch.setattr("selfplay.inputs.locate", locate)
     with pytest.raises(DataError, match="not here"):
-        with_data(LoopConfig.model_validate({"bench": {"people": ["sgd_trian"]}}), False, silent)
+        with_data(LoopConfig.model_validate({"bench": {"people": ["sgd_trian"]}}), tmp_path / "x", False, silent)
 
 
 def test_two_loops_do_not_share_a_folder(tmp_path):
