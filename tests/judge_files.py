@@ -7,9 +7,12 @@ from collections import Counter
 from contextlib import contextmanager
 from hashlib import blake2b
 
+from selfplay import app
+from selfplay.config import validated
 from selfplay.serve.scripted_server import ScriptedServer
 
 CATEGORIES = ("writing", "math", "coding", "roleplay")
+FAST = {"timeout": 0.5, "first_delay": 0.01}
 NAMES = ("single-v1", "single-math-v1", "pair-v2", "pair-math-v1")
 
 
@@ -96,3 +99,14 @@ def judging(judge=None, **options):
     """A judge that is up; its URL."""
     with serving(ScriptedServer(reply=judge or Judge(), **options)) as url:
         yield url
+
+
+def bench(data, out, url, *, say=lambda line: None, dry_run=False, **settings):
+    values = {"set": "mt-bench", "data": str(data), "models": {"m": url}, "judge": url, **settings}
+    values.setdefault("endpoint", FAST)
+    values.setdefault("judge_endpoint", FAST)
+    return app.bench_questions(validated(app.JudgeConfig, values, "test"), out, say=say, dry_run=dry_run)
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
