@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from bench.corpus import Described
 from bench.metrics import METRICS
 from bench.nano import Sheet, tables
-from bench.paper import Table, cell, markdown, write_text
+from bench.paper import Table, cell, fenced, markdown, write_text
 from bench.scorecard import Scorecard
 from selfplay.chat.conversation import Conversation
 
@@ -117,7 +116,6 @@ def _figure(corpus: Described, name: str, brief: bool) -> str:
 
 
 def _script(conversation: Conversation) -> str:
-    """One conversation as a block of text, fenced by more backticks than it holds, so that nothing in it is markup."""
+    """One conversation as a block of text."""
     text = "\n".join(f"{turn.role}: {turn.content}" for turn in conversation.turns)
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}text\n{conversation.id} ({conversation.ended})\n{text}\n{fence}"
+    return fenced(f"{conversation.id} ({conversation.ended})\n{text}")

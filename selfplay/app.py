@@ -35,6 +35,8 @@ from selfplay.data.mixing import Mixed, parse_weights
 from selfplay.data.mixing import mix as mix_sources
 from selfplay.engine.runner import Journal, Runner
 from selfplay.engine.scheduler import Lane, Scheduler
+from selfplay.foreseeing import Foreseen as Foreseen
+from selfplay.foreseeing import foresee as foresee
 from selfplay.generation import Run as Run
 from selfplay.generation import estimate as estimate
 from selfplay.generation import generate as generate
@@ -44,11 +46,14 @@ from selfplay.generation import placement as placement
 from selfplay.generation import with_folder as with_folder
 from selfplay.judging import bench_questions as bench_questions
 from selfplay.judging import report_judgments as report_judgments
+from selfplay.lineage import Made as Made
+from selfplay.lineage import lineage as lineage
 from selfplay.loop.config import CurateConfig as CurateConfig
 from selfplay.loop.stages import LoopConfig as LoopConfig
 from selfplay.looping import loop as loop
 from selfplay.looping import loop_status as loop_status
 from selfplay.playing import INTERRUPTED as INTERRUPTED
+from selfplay.reporting import loop_report as loop_report
 from selfplay.runs import plans_of, prices_of
 from selfplay.scoring import bench_nano as bench_nano
 from selfplay.scoring import bench_simulator as bench_simulator
@@ -56,6 +61,7 @@ from selfplay.sides import cast_of, side_of
 from selfplay.store.export import Exported, ExportFormat, export
 from selfplay.store.records import Unfinished
 from selfplay.store.summary import RunSummary, summarise
+from selfplay.store.verdicts import verdicts_on as verdicts_on
 from selfplay.train.run import TrainResult as TrainResult
 from selfplay.training import TrainPlan as TrainPlan
 from selfplay.training import inspect as inspect

@@ -104,6 +104,8 @@ def show(
         console.print_summary(app.summary(run), str(run))
     else:
         console.print_conversation(app.open_run(run).conversation(id))
+        for verdict in app.verdicts_on(run, id):
+            console.out.print(str(verdict), markup=False, soft_wrap=True)
 
 
 @cli.command()

@@ -12,6 +12,7 @@ def add_commands(cli: typer.Typer) -> None:
     """The commands between generating and training."""
     cli.command()(curate)
     cli.command()(loop)
+    cli.command()(lineage)
 
 
 def curate(
@@ -37,20 +38,42 @@ def curate(
 
 
 def loop(
-    recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe; or `status`, then a loop's folder.")],
+    recipe: Annotated[
+        str, typer.Argument(help="YAML file or shipped recipe; or `status` or `report`, then a loop's folder.")
+    ],
     folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the loop.")] = None,
     iterations: Annotated[int | None, typer.Option(help="How many.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the conversations.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting: key.key=value.")] = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only measure what the loop would take.")] = False,
 ) -> None:
-    """Talk, curate, fine-tune the assistant, score, again. `selfplay loop status FOLDER` shows how far it is."""
+    """Talk, curate, fine-tune the assistant, score, again; `status` shows how far a loop is, `report` writes a page."""
     from selfplay import app, config, console, console_loop
 
     if recipe == "status":
         console_loop.print_status(app.loop_status(console_loop.given(folder, out)))
         return
+    if recipe == "report":
+        for page in app.loop_report(console_loop.given(folder, out)):
+            console.out.print(str(page), markup=False, soft_wrap=True)
+        return
     overrides = {"iterations": iterations, "seed": seed}
     wanted = config.load_recipe(recipe, app.LoopConfig, overrides, config.assignments(settings or []))
-    ledger = app.loop(wanted, console_loop.given(out, folder), console.say)
-    console_loop.print_status(ledger.entries())
+    if estimate:
+        console_loop.print_foreseen(app.foresee(wanted, console.say))
+        return
+    looped = app.loop(wanted, console_loop.given(out, folder), console.say)
+    console_loop.print_status(looped)
+    if looped.alarmed:
+        raise typer.Exit(1)
+
+
+def lineage(
+    path: Annotated[Path, typer.Argument(help="Model, run, curated file, or anything in a loop's folder.")],
+    id: Annotated[str | None, typer.Argument(help="A conversation of it.")] = None,
+) -> None:
+    """What made a model, a conversation or a score, back to where it began."""
+    from selfplay import app, console_loop
+
+    console_loop.print_lineage(app.lineage(path, id))

@@ -5,13 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from selfplay.console import print_rows
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from selfplay.console import out, print_rows
 from selfplay.errors import ConfigError
+from selfplay.loop.figures import Value, by_iteration, number
+from selfplay.loop.stages import STAGES
 
 if TYPE_CHECKING:
+    from selfplay.foreseeing import Foreseen
+    from selfplay.lineage import Made
     from selfplay.loop.ledger import Entry
+    from selfplay.looping import Looped
+
+_SHOWN = {
+    "simulator": {"trained_on": "conversations", "eval_loss": "held-out loss"},
+    "generate": {"conversations": "conversations", "rounds": "rounds"},
+    "curate": {"kept": "kept"},
+    "assistant": {"trained_on": "conversations", "human_share": "people's", "eval_loss": "held-out loss"},
+    "bench": {"bits_per_byte": "bits/byte", "gain": "gain", "naturalness_auc": "AUC"},
+}
+"""The key figures of each stage; the report has all."""
+_STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
 
 
 def given(*folders: Path | None) -> Path:
@@ -26,28 +45,95 @@ def given(*folders: Path | None) -> Path:
     return named[0]
 
 
-def print_status(entries: Sequence[Entry]) -> None:
-    """A row a stage: state, duration, figures."""
+def print_status(looped: Looped) -> None:
+    """A row an iteration, a column a stage: state, duration, key figures; then what is wrong, and why it is over."""
+    entries = {(entry.iteration, entry.stage): entry for entry in looped.entries}
+    stages = [stage for stage in STAGES if any(key[1] == stage for key in entries)]
+    table = Table(title=f"loop {looped.folder}", title_justify="left", show_lines=True)
+    for name in ("", *stages):
+        table.add_column(name, justify="left")
+    sets = looped.config.bench.sets if looped.config.bench.judge is not None else ()
+    for iteration in dict.fromkeys(entry.iteration for entry in looped.entries):
+        cells = (_cell(entries.get((iteration, stage)), [Path(name).stem for name in sets]) for stage in stages)
+        table.add_row(str(iteration) if iteration else "0, before", *cells)
+    out.print(table)
+    for line, style in _remarks(looped):
+        out.print(line, style=style, markup=False, soft_wrap=True)
+
+
+def print_foreseen(stages: Sequence[Foreseen]) -> None:
+    """A row a stage: what one takes, how often, and all of it."""
     rows = [
-        (f"{entry.iteration} {entry.stage}", _state(entry), _duration(entry), "  ".join(_figures(entry.figures)))
-        for entry in entries
+        (
+            one.stage,
+            str(timedelta(seconds=round(one.seconds))),
+            f"× {one.times}",
+            str(timedelta(seconds=round(one.seconds * one.times))),
+            f"{one.tokens * one.times:,.0f}" if one.tokens else "",
+            _mib(one.disk * one.times),
+            one.remark,
+        )
+        for one in stages
     ]
-    print_rows("loop", ("stage", "state", "time", "figures"), rows)
+    seconds = sum(one.seconds * one.times for one in stages)
+    tokens = sum(one.tokens * one.times for one in stages)
+    disk = sum(one.disk * one.times for one in stages)
+    peak = max(one.peak for one in stages)
+    while_it_runs = f"and {_mib(peak)} of checkpoints at the most"
+    rows.append(("all", "", "", str(timedelta(seconds=round(seconds))), f"{tokens:,.0f}", _mib(disk), while_it_runs))
+    print_rows("foreseen from a sample", ("stage", "time", "", "in all", "tokens", "disk", "of that"), rows)
 
 
-def _state(entry: Entry) -> str:
-    return entry.state if entry.error is None else f"{entry.state}: {entry.error}"
+def _mib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
 
 
-def _duration(entry: Entry) -> str:
-    return "" if entry.seconds is None else str(timedelta(seconds=round(entry.seconds)))
+def print_lineage(made: Made) -> None:
+    """A tree: what it is, how it was made, what from."""
+    out.print(_branch(Tree(Text(made.what, style="bold")), made))
 
 
-def _figures(figures: dict[str, Any]) -> list[str]:
-    return [f"{name} {_figure(value)}" for name, value in figures.items() if value is not None]
+def _branch(tree: Tree, made: Made) -> Tree:
+    for name, fact in made.facts:
+        if fact:
+            tree.add(Text.assemble((f"{name}: ", "dim"), fact))
+    for parent in made.parents:
+        _branch(tree.add(Text(f"from {parent.what}", style="bold")), parent)
+    return tree
 
 
-def _figure(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+def _remarks(looped: Looped) -> list[tuple[str, str]]:
+    """What broke, what drifts, and how far the loop is."""
+    broken = [entry for entry in looped.entries if entry.error is not None]
+    lines = [(f"iteration {entry.iteration}, {entry.stage} {entry.state}: {entry.error}", "red") for entry in broken]
+    for one in looped.checked:
+        if one.alarm:
+            alarm = one.limit.then == "stop"
+            lines.append(
+                (f"{'ALARM' if alarm else 'warning'}, iteration {one.iteration}: {one}", "red" if alarm else "yellow")
+            )
+    planned = looped.config.iterations
+    done = sum(entry.stage == "bench" and entry.state == "done" and entry.iteration > 0 for entry in looped.entries)
+    if looped.stopped is not None:
+        lines.append((f"stopped: {looped.stopped}", "yellow"))
+    told = "it runs" if looped.running else "all are done" if done >= planned else "not running"
+    return [*lines, (f"{done} of {planned} iterations, {told}", "")]
+
+
+def _cell(entry: Entry | None, sets: list[str]) -> Text:
+    if entry is None:
+        return Text("")
+    took = "" if entry.seconds is None else f" {timedelta(seconds=round(entry.seconds))}"
+    cell = Text(entry.state + took, style=_STYLES[entry.state])
+    figures = by_iteration([(entry.iteration, entry.figures)])[entry.iteration]
+    shown = {**_SHOWN[entry.stage], **({name: name for name in sets} if entry.stage == "bench" else {})}
+    for name, title in shown.items():
+        if name in figures:
+            cell.append(f"\n{title} {_brief(figures[name])}", style="default")
+    return cell
+
+
+def _brief(value: Value) -> str:
+    """A figure and half its interval."""
+    spread = "" if value.low is None or value.high is None else f" ±{(value.high - value.low) / 2:.3f}"
+    return number(value.value) + spread

@@ -13,17 +13,19 @@ from selfplay.chat.models import locate_model, token_counter
 from selfplay.data.catalogue import locate
 from selfplay.data.loading import Loaded, stream
 from selfplay.data.rows import parquet_schema, row_of
-from selfplay.errors import ConfigError, DataError
+from selfplay.errors import ConfigError, DataError, StoreError
 from selfplay.generation import open_run
 from selfplay.loop.config import CurateConfig, Perplexity
 from selfplay.store.export import answered
 from selfplay.store.store import DATABASE
+from selfplay.store.verdicts import keep_verdicts
 from selfplay.writing import check_name, json_line, write_lines, write_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from selfplay.data.cleaning.tally import Tally
+    from selfplay.loop.curate import Verdicts
     from selfplay.loop.memorised import Copies, Memorised
 
 PERPLEXITY = "perplexity"
@@ -76,6 +78,7 @@ def curate(
         write_rows(rows_left_out(verdicts), path.with_name(f"{path.name}.dropped.jsonl"))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    _keep_in_runs(read, verdicts, path, say)
     copies = memorised.finished() if memorised is not None else None
     about: dict[str, Any] = {"sources": list(sources), "config": config.model_dump(mode="json"), "kept": len(kept)}
     if copies is not None:
@@ -95,6 +98,8 @@ class Sources:
         self._told = False
         self.loaded = Loaded()
         """What the last pass read and refused."""
+        self.runs: list[tuple[str, int, int]] = []
+        """The runs among them: folder, place of the first conversation, number of them; of the last pass."""
 
     def __iter__(self) -> Iterator[Conversation]:
         """One source after the other.
@@ -102,12 +107,15 @@ class Sources:
         Raises:
             SelfplayError: a source that is not there or cannot be read.
         """
-        self.loaded = Loaded()
+        self.loaded, self.runs = Loaded(), []
+        read = 0
         for name in self._names:
-            if (Path(name) / DATABASE).exists():
-                yield from self._of_run(name)
-            else:
-                yield from stream(locate(name), self.loaded)
+            first, is_run = read, (Path(name) / DATABASE).exists()
+            for conversation in self._of_run(name) if is_run else stream(locate(name), self.loaded):
+                read += 1
+                yield conversation
+            if is_run:
+                self.runs.append((name, first, read - first))
         if (refused := self.loaded.refused.counts.total()) and not self._told:
             self._told = True
             self._say(f"{', '.join(self._names)}: {refused:,} rows are no conversation and are left out")
@@ -124,6 +132,17 @@ class Sources:
                     known.add(conversation.id)
                     self.loaded.rows += 1
                     yield answered(conversation)
+
+
+def _keep_in_runs(read: Sources, verdicts: Verdicts, out: Path, say: Callable[[str], None]) -> None:
+    """Write into each run what became of its conversations; a run that cannot be written is as good a source."""
+    name = str(out.resolve())
+    for run, first, number in read.runs:
+        places = range(first, first + number)
+        try:
+            keep_verdicts(Path(run), name, ((verdicts.ids[n], *(verdicts.left_out[n] or (None, None))) for n in places))
+        except StoreError as error:
+            say(f"{error}; they stand in {out}.dropped.jsonl alone")
 
 
 def _columns() -> pa.Schema:

@@ -63,13 +63,18 @@ def generate(
     return _run(_generate(config, resume, append, on_event or ignore, metrics_port))
 
 
-def estimate(config: GenerateConfig, on_event: Callable[[Event], None] | None = None) -> Forecast:
-    """What a run would take in tokens, time, disk and money, measured on its first conversations. Keeps nothing.
+def estimate(
+    config: GenerateConfig, on_event: Callable[[Event], None] | None = None, keep: Path | None = None
+) -> Forecast:
+    """What a run would take in tokens, time, disk and money, measured on its first conversations.
+
+    Args:
+        keep: folder for the run of those; left out, nothing is kept.
 
     Raises:
         SelfplayError: see `generate`.
     """
-    return _run(_estimate(config, on_event or ignore))
+    return _run(_estimate(config, on_event or ignore, keep))
 
 
 def placement(config: GenerateConfig) -> list[EngineSpec]:
@@ -143,15 +148,15 @@ async def _generate(
     return Run(folder, stopped)
 
 
-async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None]) -> Forecast:
-    """Play the first conversations of the plan to their end, in a folder that is thrown away."""
+async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None], keep: Path | None) -> Forecast:
+    """Play the first conversations of the plan to their end; in a folder that is thrown away, if none is named."""
     config = settled(config, resume=False, append=False)
     wanted = config.conversations or 0
     pilot = config.model_copy(update={"conversations": min(PILOT, wanted)})
     sides = [side_of(config, "user"), side_of(config, "assistant")]
     asked = time.monotonic()
     with TemporaryDirectory() as name:
-        folder = Path(name) / "pilot"
+        folder = keep or Path(name) / "pilot"
         store = RunStore.create(folder, {}, plans_of(pilot))
         with closing(store), interruptible() as interrupt:
             async with cast_of(config, sides, folder, on_event) as cast, store:

@@ -9,16 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from selfplay import app
-from selfplay.cli import cli
 from selfplay.data.mixing import load_mixture
 from selfplay.errors import ConfigError, DataError, StoreError
 from selfplay.inputs import with_data
-from selfplay.loop.ledger import Entry, Ledger, alone
+from selfplay.jobs import Job, Plan
+from selfplay.loop.ledger import Ledger, alone
 from selfplay.loop.stages import STAGES, LoopConfig
-from selfplay.looping import Job, _Plan, _run
+from selfplay.looping import _is_done, _run
 
 
 def silent(line):
@@ -39,14 +38,20 @@ class Worker:
         return {"count": self.times}
 
 
+def step(ledger, job, say):
+    """A stage, unless it is done."""
+    if not _is_done(ledger, job, say):
+        _run(ledger, job, say)
+
+
 def job(worker, **made_from):
     return Job(1, "curate", made_from, worker.output, worker)
 
 
 def test_a_stage_that_is_done_and_unchanged_is_skipped(tmp_path):
     ledger, worker = Ledger(tmp_path), Worker(tmp_path / "out")
-    _run(ledger, job(worker, seed=1), silent)
-    _run(ledger, job(worker, seed=1), silent)
+    step(ledger, job(worker, seed=1), silent)
+    step(ledger, job(worker, seed=1), silent)
     assert worker.times == 1
     entry = ledger.entry(1, "curate")
     assert (entry.state, entry.figures, entry.made_from) == ("done", {"count": 1}, {"seed": 1})
@@ -56,8 +61,8 @@ def test_a_stage_that_is_done_and_unchanged_is_skipped(tmp_path):
 
 def test_a_changed_stage_names_what_changed_and_keeps_what_was_there(tmp_path):
     ledger, worker, lines = Ledger(tmp_path), Worker(tmp_path / "out"), []
-    _run(ledger, job(worker, settings={"seed": 1, "n": 2}), silent)
-    _run(ledger, job(worker, settings={"seed": 7, "n": 2}), lines.append)
+    step(ledger, job(worker, settings={"seed": 1, "n": 2}), silent)
+    step(ledger, job(worker, settings={"seed": 7, "n": 2}), lines.append)
     assert worker.times == 2
     assert "iteration 1, curate: made again, since settings.seed: 1 → 7" in lines
     assert len(list(tmp_path.glob("out*"))) == 2  # the old one under another name
@@ -65,20 +70,20 @@ def test_a_changed_stage_names_what_changed_and_keeps_what_was_there(tmp_path):
 
 def test_a_stage_whose_output_is_gone_is_made_again(tmp_path):
     ledger, worker = Ledger(tmp_path), Worker(tmp_path / "out")
-    _run(ledger, job(worker), silent)
+    step(ledger, job(worker), silent)
     worker.output.unlink()
-    _run(ledger, job(worker), silent)
+    step(ledger, job(worker), silent)
     assert worker.times == 2
 
 
 def test_a_failed_stage_says_why_and_is_tried_again(tmp_path):
     ledger, worker = Ledger(tmp_path), Worker(tmp_path / "out", fails=True)
     with pytest.raises(RuntimeError):
-        _run(ledger, job(worker), silent)
+        step(ledger, job(worker), silent)
     entry = ledger.entry(1, "curate")
     assert (entry.state, entry.error) == ("failed", "RuntimeError: out of luck")
     worker.fails = False
-    _run(ledger, job(worker), silent)
+    step(ledger, job(worker), silent)
     assert ledger.entry(1, "curate").state == "done"
 
 
@@ -87,7 +92,7 @@ def test_an_output_without_an_entry_is_kept_aside_with_its_reports_and_made_agai
     worker.output.write_text("somebody's", encoding="utf-8")
     (tmp_path / "out.report.md").write_text("of it", encoding="utf-8")
     (tmp_path / "outer").write_text("something else", encoding="utf-8")
-    _run(Ledger(tmp_path), job(worker), silent)
+    step(Ledger(tmp_path), job(worker), silent)
     assert worker.output.read_text() == "made"
     assert sorted(path.read_text() for path in tmp_path.glob("out*.aside-*")) == ["of it", "somebody's"]
     assert (tmp_path / "outer").exists()
@@ -100,7 +105,7 @@ def plan(tmp_path, name="loop", **changes):
     kept.parent.mkdir(parents=True, exist_ok=True)
     talks = [[{"role": "user", "content": f"number {n}"}, {"role": "assistant", "content": "yes"}] for n in range(10)]
     kept.write_text("".join(json.dumps({"id": str(n), "messages": m}) + "\n" for n, m in enumerate(talks)))
-    return _Plan(LoopConfig.model_validate(settings), folder, silent)
+    return Plan(LoopConfig.model_validate(settings), folder, silent)
 
 
 def test_settings_of_a_stage_go_into_its_recipe_one_by_one_and_null_is_a_value(tmp_path):
@@ -112,15 +117,13 @@ def test_settings_of_a_stage_go_into_its_recipe_one_by_one_and_null_is_a_value(t
         0.5,
         96,
     )
-    with pytest.raises(ConfigError, match="a loop trains whole models"):
-        plan(tmp_path, assistant={"settings": {"lora.rank": 99}}).job(1, "assistant")
 
 
 def test_a_loop_that_was_moved_or_named_otherwise_is_the_same(tmp_path, monkeypatch):
     made = plan(tmp_path).job(1, "assistant").made_from
     (tmp_path / "loop").rename(tmp_path / "lr=1e-4")
     monkeypatch.chdir(tmp_path)
-    moved = _Plan(LoopConfig(), Path("lr=1e-4"), silent).job(1, "assistant").made_from
+    moved = Plan(LoopConfig(), Path("lr=1e-4"), silent).job(1, "assistant").made_from
     assert moved["inputs"] == made["inputs"]
     assert moved["settings"] == made["settings"]
     more = {"settings": {"conversations": 400, "max_hours": 3, "kv_cache_gib": 2}}
@@ -130,7 +133,10 @@ def test_a_loop_that_was_moved_or_named_otherwise_is_the_same(tmp_path, monkeypa
 
 def test_people_get_their_share_of_what_is_trained_on(tmp_path):
     held_out = 0.3
-    weighted, kept = plan(tmp_path)._mixture(tmp_path / "loop/001/kept.jsonl", held_out)
+    made = plan(tmp_path)
+    config = made.assistant_training(1)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"held_out": held_out})})
+    weighted, kept = made.with_mixture(config, tmp_path / "loop/001/kept.jsonl").data.datasets
     name, weight = weighted.split("=")
     human = len(load_mixture(["sample"], held_out=held_out).train)
     assert name == "sample"
@@ -172,22 +178,6 @@ def test_a_broken_entry_is_named(tmp_path):
     (tmp_path / "ledger/001-curate.json").write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match=r"001-curate.json: cannot be read .*remove it to run the stage again"):
         Ledger(tmp_path).entries()
-
-
-def test_status_shows_every_stage_in_order(tmp_path):
-    ledger = Ledger(tmp_path)
-    for iteration, stage, state in ((2, "generate", "running"), (1, "bench", "done"), (1, "generate", "failed")):
-        entry = Entry(iteration, stage, {}, state=state, error="no luck" if state == "failed" else None)
-        entry.figures = {"bits_per_byte": [1.0, 0.9, 1.1], "rounds": 8} if state == "done" else {}
-        ledger.write(entry)
-    shown = CliRunner().invoke(cli, ["loop", "status", str(tmp_path)], catch_exceptions=False).output
-    assert shown.index("1 generate") < shown.index("1 bench") < shown.index("2 generate")
-    assert "no luck" in shown
-    assert "1.000 [0.900, 1.100]" in " ".join(shown.split())
-    with pytest.raises(ConfigError, match="no loop in it"):
-        app.loop_status(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match="name the loop's folder"):
-        CliRunner().invoke(cli, ["loop", "nano/loop"], catch_exceptions=False)
 
 
 @pytest.mark.engine

@@ -9,10 +9,13 @@ from __future__ import annotations
 import fcntl
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +24,25 @@ from selfplay.loop.stages import STAGES, Stage
 from selfplay.settings import differences
 from selfplay.writing import replacing
 
-State = Literal["running", "done", "failed"]
+State = Literal["running", "done", "failed", "interrupted"]
+_TRIES = 10
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@cache
+def code_version() -> str:
+    """The package's version; with the commit where it runs from a checkout of its own."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(_PACKAGE), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+    commit = git("rev-parse", "--short=12", "HEAD") if git("ls-files", "__init__.py") else None
+    changed = ".changed" if commit and git("status", "--porcelain", "--untracked-files=no", ".") else ""
+    return version("selfplay") + (f"+{commit}{changed}" if commit else "")
 
 
 @dataclass(slots=True)
@@ -37,13 +58,16 @@ class Entry:
     figures: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
     ended: float | None = None
+    before: float = 0.0
+    """Seconds of earlier attempts that ended without success."""
     host: str = field(default_factory=socket.gethostname)
+    code: str = field(default_factory=code_version)
     error: str | None = None
 
     @property
     def seconds(self) -> float | None:
-        """How long it took."""
-        return None if self.ended is None else self.ended - self.started
+        """How long it took, attempts that failed included; None while it is not known."""
+        return None if self.ended is None else self.ended - self.started + self.before
 
 
 class Ledger:
@@ -89,6 +113,18 @@ class Ledger:
         return self.folder / f"{iteration:03d}-{stage}.json"
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a loop's folder now."""
+    try:
+        with (folder / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold a loop's folder; the hold ends with the process, however it ends.
@@ -101,8 +137,12 @@ def alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{folder}: no folder can be made there ({error.strerror}); name another --out") from error
     with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another loop runs in {folder}; give this one another --out") from None
+        for left in reversed(range(_TRIES)):  # `is_held` of another process has it for a moment
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if not left:
+                    raise ConfigError(f"another loop runs in {folder}; give this one another --out") from None
+                time.sleep(0.05)
         yield

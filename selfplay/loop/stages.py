@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from selfplay.loop.figures import NAMES
 
 Stage = Literal["simulator", "generate", "curate", "assistant", "bench"]
 STAGES: tuple[Stage, ...] = ("simulator", "generate", "curate", "assistant", "bench")
@@ -63,6 +66,65 @@ class BenchStage(_Strict):
     """Held-out people: their assistants' turns are predicted, their users are beside the simulated ones."""
     most: int = Field(400, ge=10)
     """Conversations of them that are predicted."""
+    examples: int = Field(4, ge=0)
+    """Of them, openings that every iteration goes on from, to be read side by side."""
+    judge: str | None = None
+    """Who judges the assistants: model folder, URL of a chat server, or a model's name at $OPENAI_BASE_URL. Left out:
+    no question is asked."""
+    sets: tuple[str, ...] = ("mt-bench",)
+    """Question sets they answer, shipped ones or YAML files."""
+    settings: dict[str, Any] = {}
+    """Settings of `selfplay bench mt-bench` by dotted key: {"judge_endpoint.max_concurrency": 8}."""
+
+
+class Limit(_Strict):
+    """How far a figure may drift before it is an alarm."""
+
+    figure: str
+    """A figure of the loop's report: distinct_2, bits_per_byte, human_share, mt-bench ..."""
+    of: Literal["itself", "people", "first"] = "itself"
+    """What is limited: the figure, or its ratio to people's, or to that of the first iteration that has it."""
+    lowest: float | None = None
+    highest: float | None = None
+    then: Literal["warn", "stop"] = "warn"
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Limit:
+        if self.lowest is None and self.highest is None:
+            raise ValueError("limits nothing; give lowest, highest or both")
+        return self
+
+
+HEALTH = (
+    Limit(figure="distinct_2", of="people", lowest=0.5, highest=2),
+    Limit(figure="distinct_2", of="first", lowest=0.7, then="stop"),
+    Limit(figure="words_per_turn", of="people", lowest=0.5, highest=2),
+    Limit(figure="words_per_turn", of="first", lowest=0.5, highest=2, then="stop"),
+    Limit(figure="rounds", of="people", lowest=0.5, highest=2),
+    Limit(figure="rounds", of="first", lowest=0.5, highest=2, then="stop"),
+    Limit(figure="ended_by_user", of="first", lowest=0.7, then="stop"),
+    Limit(figure="naturalness_auc", highest=0.95),
+    Limit(figure="naturalness_auc", of="first", highest=1.25),
+    Limit(figure="bits_per_byte", of="first", highest=1.05),
+    Limit(figure="bits_per_byte", of="first", highest=1.15, then="stop"),
+    Limit(figure="human_share", lowest=0.1, then="stop"),
+)
+"""What models that learn from their own output lose first: rare words, length, endings, likeness to people, what they
+knew of people's data (Shumailov et al. 2024, 10.1038/s41586-024-07566-y), and how much of the data has to be people's
+for it not to happen (Alemohammad et al., arXiv:2307.01850; Gerstgrasser et al., arXiv:2404.01413)."""
+
+
+class StopRules(_Strict):
+    """When a loop is over before its last iteration."""
+
+    no_gain_in: str | None = None
+    """A score of the report, bits_per_byte or a question set: stop where it gains nothing beyond its 95 % interval."""
+    patience: int = Field(1, ge=1)
+    """Iterations in a row without a gain."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens sampled in self-play and supervised in training, all iterations together."""
+    max_hours: float | None = Field(None, gt=0)
+    """Time of all stages together."""
 
 
 class LoopConfig(_Strict):
@@ -77,3 +139,17 @@ class LoopConfig(_Strict):
     curate: CurateStage = CurateStage()
     assistant: AssistantStage = AssistantStage()
     bench: BenchStage = BenchStage()
+    health: tuple[Limit, ...] = HEALTH
+    """Looked at after each iteration."""
+    stop: StopRules = StopRules()
+
+    @model_validator(mode="after")
+    def _figures_are_there(self) -> LoopConfig:
+        sets = [Path(name).stem for name in self.bench.sets] if self.bench.judge is not None else []
+        unknown = [limit.figure for limit in self.health if limit.figure not in {*NAMES, *sets}]
+        if unknown:
+            raise ValueError(f"health: no figure {unknown[0]!r}; there are {', '.join(sorted({*NAMES, *sets}))}")
+        scores = ["bits_per_byte", *sets]
+        if self.stop.no_gain_in not in (None, *scores):
+            raise ValueError(f"stop.no_gain_in: no score {self.stop.no_gain_in!r}; there are {', '.join(scores)}")
+        return self

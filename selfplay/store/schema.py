@@ -46,11 +46,20 @@ MIGRATIONS = (
         PRIMARY KEY (conversation, turn, reason)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE verdicts (
+        curation     TEXT NOT NULL,      -- the file a curation wrote
+        conversation INTEGER NOT NULL REFERENCES conversations (number),
+        step         TEXT,               -- what left it out; NULL: it was kept
+        reason       TEXT,
+        PRIMARY KEY (curation, conversation)
+    ) WITHOUT ROWID;
+    """,
 )
 
 
-def migrate(database: sqlite3.Connection) -> None:
-    """Bring an open file up to the newest version.
+def migrate(database: sqlite3.Connection, writable: bool = True) -> None:
+    """Bring an open file up to the newest version, where it can be written; readers bear what is not there yet.
 
     Raises:
         StoreError: the file was written by a newer version of this package.
@@ -61,5 +70,5 @@ def migrate(database: sqlite3.Connection) -> None:
             f"the run was written by a newer version (store version {version}, this one knows {len(MIGRATIONS)}); "
             "upgrade the package to open it"
         )
-    for number in range(version, len(MIGRATIONS)):
+    for number in range(version, len(MIGRATIONS) if writable else version):
         database.executescript(f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")

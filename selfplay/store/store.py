@@ -66,7 +66,7 @@ class RunReader:
             raise StoreError(
                 f"{folder}: holds no run ({DATABASE} is missing); give the folder `selfplay generate` named"
             )
-        self._database = _connect(folder)
+        self._database = connect(folder)
 
     def close(self) -> None:
         """Close the file."""
@@ -220,7 +220,7 @@ class RunStore(RunReader):
 
     async def __aenter__(self) -> RunStore:
         """Start the writer."""
-        self._writing = _connect(self.folder)
+        self._writing = connect(self.folder)
         self._closing = False
         self._writer = asyncio.create_task(self._write())
         return self
@@ -267,8 +267,12 @@ class RunStore(RunReader):
                 _resolve([future for _, future in group], error)
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
-    """Open a run. In a folder that cannot be written it is opened for reading only, without a trace."""
+def connect(folder: Path) -> sqlite3.Connection:
+    """Open a run. In a folder that cannot be written it is opened for reading only, without a trace.
+
+    Raises:
+        StoreError: no run that can be opened.
+    """
     writable = all(os.access(path, os.W_OK, effective_ids=True) for path in (folder, folder / DATABASE))
     log = folder / f"{DATABASE}-wal"
     mode = "mode=rw" if writable else "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
@@ -282,7 +286,7 @@ def _connect(folder: Path) -> sqlite3.Connection:
         if writable:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
-        migrate(database)
+        migrate(database, writable)
     except sqlite3.DatabaseError as error:
         database.close()
         raise StoreError(f"{folder / DATABASE}: not a readable run ({error}); restore it from a copy") from error

@@ -1,0 +1,100 @@
+"""What a loop's ledger holds in figures: names, meaning, what is good; and the figures of each iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+Good = Literal["low", "high", "people", "0.5", ""]
+"""Which way is better; `people`: as people's."""
+PEOPLE = "people"
+"""Where an entry's figures hold people's, by name."""
+
+
+class Named(NamedTuple):
+    """A figure of the loop."""
+
+    name: str
+    title: str
+    good: Good
+
+
+ASSISTANT = (
+    Named("bits_per_byte", "bits per byte of held-out people's assistants", "low"),
+    Named("gain", "bits per byte gained over the best before", "high"),
+)
+USERS = (
+    Named("naturalness_auc", "AUC, simulated users told from people", "0.5"),
+    Named("distinct_2", "distinct-2 of user turns", "people"),
+    Named("first_turn_diversity", "first turns, 1 - Jaccard", "people"),
+    Named("rounds", "rounds", "people"),
+    Named("words_per_turn", "words per user turn", "people"),
+    Named("ended_by_user", "conversations the user ended", "high"),
+    Named("repeated_turns", "user turns repeated word for word", "people"),
+    Named("role_drift", "user turns speaking as the assistant", "low"),
+)
+CORPUS = (
+    Named("mtld", "MTLD of both sides", "people"),
+    Named("tokens_per_user_turn", "tokens per user turn", "people"),
+    Named("tokens_per_assistant_turn", "tokens per assistant turn", "people"),
+    Named("tokens_per_dialogue", "tokens per conversation", "people"),
+    Named("repeated_dialogues", "repeated conversations", "low"),
+)
+DATA = (
+    Named("conversations", "conversations held", ""),
+    Named("kept", "of them kept by curation", ""),
+    Named("copied", "user turns that copy the simulator's training turns", "low"),
+    Named("trained_on", "conversations the assistant learned from", ""),
+    Named("human_share", "of them people's", ""),
+    Named("eval_loss", "held-out loss of its training, nats per token", "low"),
+)
+FIGURES = (*ASSISTANT, *USERS, *CORPUS, *DATA)
+NAMES = frozenset(figure.name for figure in FIGURES)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A figure with its 95 % interval, where it has one, and people's."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    people: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return number(self.value)
+        digits = _digits(self.value)
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+
+def number(value: float) -> str:
+    """A figure as text, whole numbers with their thousands set apart."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.{_digits(value)}f}"
+
+
+def _digits(value: float) -> int:
+    return 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+
+
+Found = dict[str, Value]
+"""Figures of an iteration by name."""
+
+
+def by_iteration(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[int, Found]:
+    """The figures of finished stages, those of one iteration together.
+
+    Args:
+        entries: iteration and figures of each stage, in order; a later stage's count where two have one name.
+    """
+    found: dict[int, Found] = {}
+    for iteration, figures in entries:
+        people = figures.get(PEOPLE, {})
+        known = found.setdefault(iteration, {})
+        for name, told in figures.items():
+            if name != PEOPLE and told is not None:
+                value, low, high = told if isinstance(told, list) else (told, None, None)
+                whose = people.get(name)
+                known[name] = Value(value, low, high, whose[0] if isinstance(whose, list) else whose)
+    return found

@@ -1,0 +1,69 @@
+"""Is the loop still sound? Figures of each iteration against people's and the first iteration's, within limits.
+
+Models that learn from their own output lose rare words first, then variety, then sense (Shumailov et al. 2024); every
+figure may look fine beside the last iteration's and be far from the first one's, so it is compared with that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfplay.loop.figures import Found, Value, number
+from selfplay.loop.stages import Limit
+
+_OF = {"itself": "", "people": " of people's", "first": " of the first"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A limit looked at in one iteration. `measured` is the figure or the ratio that is limited."""
+
+    iteration: int
+    limit: Limit
+    measured: float
+    value: Value
+    against: float | None
+
+    @property
+    def alarm(self) -> bool:
+        """Whether it is past its limit."""
+        low, high = self.limit.lowest, self.limit.highest
+        return (low is not None and self.measured < low) or (high is not None and self.measured > high)
+
+    def __str__(self) -> str:
+        limit = self.limit
+        bounds = [f"{word} {bound:g}" for word, bound in (("from", limit.lowest), ("to", limit.highest))
+                  if bound is not None]  # fmt: skip
+        beside = "" if self.against is None else f" ({number(self.value.value)}, {number(self.against)})"
+        return f"{limit.figure} is {self.measured:.3g}{_OF[limit.of]}{beside}; limit {' '.join(bounds)}"
+
+
+def check(found: Mapping[int, Found], limits: Sequence[Limit]) -> list[Checked]:
+    """Every limit on every iteration that has its figure, and what it is compared with."""
+    checked = []
+    for iteration, figures in sorted(found.items()):
+        for limit in limits:
+            value = figures.get(limit.figure)
+            if value is None:
+                continue
+            against = _against(found, iteration, limit)
+            if limit.of == "itself":
+                checked.append(Checked(iteration, limit, value.value, value, None))
+            elif against:
+                checked.append(Checked(iteration, limit, value.value / against, value, against))
+    return checked
+
+
+def alarms(checked: Sequence[Checked], iteration: int) -> list[Checked]:
+    """What is past its limit in one iteration, what stops the loop first."""
+    found = [one for one in checked if one.iteration == iteration and one.alarm]
+    return sorted(found, key=lambda one: one.limit.then != "stop")
+
+
+def _against(found: Mapping[int, Found], iteration: int, limit: Limit) -> float | None:
+    """People's figure, or that of the first iteration that has it; None where there is none before this one."""
+    if limit.of == "people":
+        return found[iteration][limit.figure].people
+    first = min(number for number, figures in found.items() if limit.figure in figures)
+    return found[first][limit.figure].value if first < iteration else None

@@ -1,0 +1,156 @@
+"""What a loop measures of an iteration: held-out people's assistants, simulated users beside people, questions.
+
+In the iteration's `bench/`: `held_out.json` (bits and bytes of each of people's conversations), `scorecard.*` and
+`panel.png`, `corpus.*`, `judged/` (answers, judgments, reports), `examples/` (a run from people's openings).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.settings import JudgeConfig, ScorecardConfig
+from selfplay.chat.conversation import Conversation
+from selfplay.config import GenerateConfig, with_assigned
+from selfplay.corpora import describe_corpora
+from selfplay.curating import Sources
+from selfplay.errors import DataError, SelfplayError
+from selfplay.generation import generate
+from selfplay.judging import bench_questions
+from selfplay.loop.figures import CORPUS, PEOPLE, USERS
+from selfplay.loop.stages import BenchStage
+from selfplay.scoring import bench_simulator
+from selfplay.settings import flat
+from selfplay.store.store import DATABASE
+from selfplay.writing import replacing
+
+if TYPE_CHECKING:
+    from bench.intervals import Estimate
+
+Say = Callable[[str], None]
+HELD_OUT, EXAMPLES, OPENINGS, JUDGED = "held_out.json", "examples", "openings.jsonl", "judged"
+_SIMULATED = "simulated"
+_CORPUS = {figure.name.replace("_", " "): figure.name for figure in CORPUS} | {"MTLD": "mtld"}
+_DIGITS = 6
+"""Of a figure in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an iteration is measured on. Without `run` (before the first one) only the assistant is."""
+
+    iteration: int
+    assistant: Path
+    run: Path | None
+    examples: GenerateConfig | None
+    """Self-play that goes on from people's openings."""
+    before: tuple[Path, ...]
+    """Held-out scores of the assistants before."""
+
+
+def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
+    """Measure an iteration; judged answers that are there already are kept.
+
+    Returns:
+        Figures: {name: number or [value, low, high]}, those of people under `people`.
+
+    Raises:
+        SelfplayError: data, models or judges that cannot be used.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    people = list(Sources(stage.people))[: stage.most]
+    if not people:
+        raise DataError(
+            f"{', '.join(stage.people)}: no conversation of people to measure by; name others in bench.people"
+        )
+    figures = _held_out(what, people, out)
+    if what.run is not None:
+        figures |= _simulated(what.run, stage.people, out, say)
+    if stage.judge is not None:
+        figures |= _judged(what, stage, out, say)
+    if what.examples is not None and stage.examples:
+        _play_examples(what.examples, people, stage.examples, out)
+    return figures
+
+
+def _held_out(what: Measured, people: Sequence[Conversation], out: Path) -> dict[str, Any]:
+    """Bits per byte of people's assistants, and what is gained over the best assistant before (paired)."""
+    import numpy as np
+
+    from bench.intervals import bootstrap, ratio
+    from bench.likelihood import Scorer
+
+    scores = Scorer(what.assistant).score(people, "assistant")
+    with replacing(out / HELD_OUT) as partial:
+        partial.write_text(json.dumps({"bits": scores.bits, "bytes": scores.bytes}) + "\n", encoding="utf-8")
+    bits, size = np.array(scores.bits, dtype=float), np.array(scores.bytes, dtype=float)
+    found = {"bits_per_byte": _told(ratio(bits, size))}
+    known = [json.loads(path.read_text(encoding="utf-8")) for path in what.before if path.exists()]
+    earlier = [np.array(told["bits"], dtype=float) for told in known if told["bytes"] == scores.bytes]
+    if earlier:
+        best = min(earlier, key=lambda told: float(told.sum()))
+        gain = bootstrap(len(bits), lambda rows: float((best - bits)[rows].sum() / max(size[rows].sum(), 1e-9)))
+        found["gain"] = _told(gain)
+    return found
+
+
+def _simulated(run: Path, people: Sequence[str], out: Path, say: Say) -> dict[str, Any]:
+    """Simulated users and whole conversations beside people's: scorecard and corpus statistics."""
+    wanted = ScorecardConfig(conversations={_SIMULATED: str(run)}, people=tuple(people))
+    bench_simulator(wanted, GenerateConfig(), out, say)
+    card = json.loads((out / "scorecard.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {}
+    beside: dict[str, Any] = {}
+    for name in (figure.name for figure in USERS):
+        rows = card.get(name, {}).get("rows", {})
+        found |= {name: _plain(rows[_SIMULATED])} if _SIMULATED in rows else {}
+        beside |= {name: _plain(rows[PEOPLE])} if PEOPLE in rows else {}
+    corpora = {_SIMULATED: str(run), **{f"{PEOPLE} {name}": name for name in people}}
+    described = {corpus.name: corpus for corpus in describe_corpora(corpora, out=out).found}
+    for title, name in _CORPUS.items():
+        if (figure := described[_SIMULATED].figures.get(title)) is not None:
+            found[name] = _told(figure)
+        whose = described.get(f"{PEOPLE} {people[0]}")
+        if whose is not None and (figure := whose.figures.get(title)) is not None:
+            beside[name] = _told(figure)
+    return {**found, PEOPLE: beside}
+
+
+def _judged(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
+    """Scores of question sets, by the name of the set."""
+    found = {}
+    name = f"iteration-{what.iteration}"
+    for chosen in stage.sets:
+        asked = {"set": chosen, "models": {name: str(what.assistant)}, "judge": stage.judge}
+        config = with_assigned(JudgeConfig, asked, flat(stage.settings), "bench.settings")
+        for report in bench_questions(config, out / JUDGED, say=say):
+            graded = [one.overall for one in report.graded if one.model == name]
+            compared = [one.adjusted for one in report.compared if one.model == name]
+            if (score := next(iter([*graded, *compared]), None)) is not None:
+                found[Path(chosen).stem] = _told(score)
+    return found
+
+
+def _play_examples(config: GenerateConfig, people: Sequence[Conversation], number: int, out: Path) -> None:
+    """Let this iteration's models go on from people's first turns, the same ones in every iteration."""
+    opened = {turns[0]: None for conversation in people if (turns := conversation.of("user"))}
+    chosen = list(opened)[:: max(1, len(opened) // number)][:number]
+    with replacing(out / OPENINGS) as partial:
+        rows = ([{"role": "user", "content": text}] for text in chosen)
+        partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    folder = out / EXAMPLES
+    given = {"openings": str(out / OPENINGS), "conversations": len(chosen), "out": str(folder)}
+    stopped = generate(config.model_copy(update=given), resume=(folder / DATABASE).exists()).stopped
+    if stopped is not None:
+        raise SelfplayError(f"playing the examples stopped: {stopped}; the same command goes on with it")
+
+
+def _told(figure: Estimate) -> list[float]:
+    return [round(value, _DIGITS) for value in (figure.value, figure.low, figure.high)]
+
+
+def _plain(figure: dict[str, float]) -> list[float]:
+    return [round(figure[key], _DIGITS) for key in ("value", "low", "high")]
