@@ -147,14 +147,15 @@ class Plan:
 
     def _bench(self, iteration: int) -> Job:
         """Iteration 0 has the first assistant and no run: what every later score is compared with."""
-        out, assistant, user = self.at(iteration, BENCH), self.assistant(iteration), self.simulator(iteration)
+        out, assistant = self.at(iteration, BENCH), self.assistant(iteration)
         run = self.at(iteration, RUN) if iteration else None
         before = tuple(self.at(earlier, BENCH) / HELD_OUT for earlier in range(iteration))
         stage = self._config.bench
         inputs = {"assistant": content_hash(assistant), "people": data_hash(stage.people)}
         inputs |= {"run": conversations_hash(run), "before": files_hash(list(map(str, before)))} if run else {}
         examples, settings = None, stage.model_dump(mode="json")
-        if stage.examples:
+        if stage.examples and (iteration or self._config.simulator.train == "never"):
+            user = self.simulator(iteration)
             given = {"simulator": str(user), "assistant": str(assistant), "seed": self._config.seed}
             examples = self._self_play({}, given)
             inputs["simulator"] = content_hash(user)

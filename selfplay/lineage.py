@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from selfplay.chat.models import content_hash
+from selfplay.chat.models import EMBEDDED, ModelKind, content_hash, locate_model
 from selfplay.errors import DataError, ModelError, StoreError
 from selfplay.generation import open_run
 from selfplay.inputs import unweighted
@@ -171,7 +171,7 @@ class _Follower:
     def _parent(self, name: str, stage: _Stage | None, then: str | None = None) -> Made:
         """What something was made from: a folder or file with a history, a dataset, or what is not here any more."""
         plain, weight = unweighted(name)
-        path = _placed(plain, stage)
+        path = _placed(plain, stage) or _embedded(then)
         told = [("weight", f"{weight:g}")] if weight != 1 else []
         if path is None:
             facts = [*told, *([("content then", then[:_HASH])] if then else [])]
@@ -239,6 +239,13 @@ def _placed(name: str, stage: _Stage | None) -> Path | None:
         return path
     moved = stage.folder.joinpath(*path.parts[-2:]) if stage is not None else path
     return moved if moved.exists() else None
+
+
+def _embedded(content: str | None) -> Path | None:
+    """The embedded model of some content."""
+    kinds: tuple[ModelKind, ...] = ("base", "simulator", "assistant")
+    folders = [locate_model(EMBEDDED, kind) for kind in kinds] if content else []
+    return next((folder for folder in folders if content_hash(folder) == content), None)
 
 
 def _has_record(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str,
         SelfplayError: data, models or judges that cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
-    people = list(Sources(stage.people))[: stage.most]
+    people = list(islice(Sources(stage.people), stage.most))
     if not people:
         raise DataError(
             f"{', '.join(stage.people)}: no conversation of people to measure by; name others in bench.people"

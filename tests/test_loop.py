@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from selfplay import app
+from selfplay.config import load_recipe, shipped_recipes
 from selfplay.data.mixing import load_mixture
 from selfplay.errors import ConfigError, DataError, StoreError
 from selfplay.inputs import with_data
@@ -129,6 +130,56 @@ def test_a_loop_that_was_moved_or_named_otherwise_is_the_same(tmp_path, monkeypa
     more = {"settings": {"conversations": 400, "max_hours": 3, "kv_cache_gib": 2}}
     generated = [plan(tmp_path, **g).job(1, "generate").made_from for g in ({}, {"generate": more})]
     assert generated[0] == generated[1]
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if name.startswith("7b/loop")])
+def test_the_recipes_for_gpus_are_whole(tmp_path, monkeypatch, name):
+    """What they name is there and fits: recipes, settings, datasets, engines, layouts."""
+    monkeypatch.chdir(tmp_path)
+    for model in ("models/usergpt-7b", "models/assistant-7b"):
+        Path(model).mkdir(parents=True)
+        Path(model, "config.json").write_text("{}", encoding="utf-8")
+    config = load_recipe(name, LoopConfig)
+    made = Plan(config, Path("loop"), silent)
+    training, run = made.assistant_training(1), made.self_play(1)
+    one = name.endswith("1gpu")
+    assert (training.processes, training.layout.zero, training.lora is not None) == (
+        (1, 0, True) if one else (8, 3, False)
+    )
+    assert run.assistant == "models/assistant-7b"
+    assert run.simulator == ("models/usergpt-7b" if one else "loop/001/simulator")
+    assert run.simulator_engine.replicas == (1 if one else 4)
+    assert one or made.simulator_training(1).processes == 8
+    for dataset in (*config.assistant.human, *config.bench.people):
+        assert app.entry_named(dataset).hub
+    assert not {*config.assistant.human} & {*config.bench.people}
+
+
+def test_adapters_are_trained_beside_the_model_and_merged_into_it(tmp_path, monkeypatch):
+    done = []
+
+    def train(config, *, resume, say):
+        done.append(("train", config.out, resume))
+        Path(config.out).mkdir(parents=True)
+        record = {"conversations": 20, "steps": 3, "eval_loss": 2.0, "supervised_tokens": 500, "log": [{"epoch": 2.0}]}
+        Path(config.out, "training.json").write_text(json.dumps(record), encoding="utf-8")
+
+    def merge(adapter, out):
+        done.append(("merge", str(adapter), str(out)))
+        out.mkdir()
+        (out / "config.json").touch()
+        (out / "training.json").write_bytes((adapter / "training.json").read_bytes())
+
+    monkeypatch.setattr("selfplay.jobs.train", train)
+    monkeypatch.setattr("selfplay.jobs.merge_adapters", merge)
+    job = plan(tmp_path, assistant={"settings": {"lora.rank": 4}}).job(1, "assistant")
+    figures = job.work()
+    out = str(tmp_path / "loop/001/assistant")
+    assert done == [("train", f"{out}.adapters", False), ("merge", f"{out}.adapters", out)]
+    assert (figures["tokens"], figures["steps"]) == (1000, 3)
+    assert figures["human_share"] == pytest.approx(1 - 10 / 20, abs=0.1)
+    job.work()  # both are there: nothing is done again
+    assert len(done) == 2
 
 
 def test_people_get_their_share_of_what_is_trained_on(tmp_path):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "nano"
+_RECORDS = ("training.json", "deepspeed.json")
 ModelKind = Literal["base", "simulator", "assistant"]
 
 
@@ -124,10 +125,13 @@ def for_both_sides(template: object, role: Role) -> str | None:
 
 
 def content_hash(folder: Path) -> str:
-    """A hash over the names and bytes of the folder's files: the same model gives the same value anywhere."""
+    """A hash over the names and bytes of a model's files: the same model gives the same value anywhere.
+
+    Records of its making are no part of it: they name paths, and logs differ where a training was interrupted.
+    """
     digest = blake2b(digest_size=16)
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja"):
+        if path.suffix in (".safetensors", ".json", ".jinja") and path.name not in _RECORDS:
             digest.update(path.name.encode() + b"\0")
             with path.open("rb") as file:
                 while chunk := file.read(1 << 20):

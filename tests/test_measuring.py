@@ -1,0 +1,98 @@
+"""What an iteration is measured by: held-out people's assistants with the paired gain, users, judged answers."""
+
+import json
+
+import pytest
+from held_runs import hold
+from judge_files import CATEGORIES, data_folder, judging
+
+from selfplay.chat.models import locate_model
+from selfplay.errors import DataError, SelfplayError
+from selfplay.loop.figures import CORPUS, NAMES, USERS
+from selfplay.loop.stages import BenchStage
+from selfplay.measuring import HELD_OUT, Measured, measure
+
+NANO = locate_model("nano", "assistant")
+QUIET = {"people": ("sample",), "most": 10, "examples": 0}
+
+
+def silent(line):
+    """Says nothing."""
+
+
+def measured(iteration, out, run=None, before=(), **settings):
+    stage = BenchStage.model_validate({**QUIET, **settings})
+    return measure(Measured(iteration, NANO, run, None, before), stage, out, silent)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """The first assistant, measured."""
+    out = tmp_path_factory.mktemp("first") / "bench"
+    return out, measured(0, out)
+
+
+def test_the_first_assistant_has_a_held_out_loss_and_nothing_to_gain_over(first):
+    out, figures = first
+    value, low, high = figures.pop("bits_per_byte")
+    assert 0.2 < low < value < high < 3
+    assert not figures
+    scores = json.loads((out / HELD_OUT).read_text())
+    assert len(scores["bits"]) == 10
+    assert sum(scores["bits"]) / sum(scores["bytes"]) == pytest.approx(value, abs=1e-5)
+
+
+def test_the_gain_is_paired_and_over_the_best_one_before(first, tmp_path):
+    scores = json.loads((first[0] / HELD_OUT).read_text())
+    worse, better, others = (tmp_path / f"{name}.json" for name in ("worse", "better", "others"))
+    worse.write_text(json.dumps({**scores, "bits": [bits * 1.2 for bits in scores["bits"]]}))
+    better.write_text(json.dumps({**scores, "bits": [bits * 0.9 for bits in scores["bits"]]}))
+    others.write_text(json.dumps({"bits": [1.0], "bytes": [100]}))  # of other people: not comparable
+    value = first[1].get("bits_per_byte", [sum(scores["bits"]) / sum(scores["bytes"])])[0]
+    gained = measured(1, tmp_path / "a", before=(worse, others))["gain"]
+    assert gained[0] == pytest.approx(0.2 * value, rel=1e-3)
+    assert gained[1] > 0
+    assert measured(1, tmp_path / "b", before=(worse, better))["gain"][0] == pytest.approx(-0.1 * value, rel=1e-3)
+    assert "gain" not in measured(1, tmp_path / "c", before=(others, tmp_path / "nowhere.json"))
+
+
+def test_a_run_is_beside_people_in_users_and_corpus(tmp_path, sample):
+    texts = {f"c{n}": [turn.content for turn in one.turns] for n, one in enumerate(sample[:60])}
+    hold(tmp_path / "run", texts)
+    figures = measured(1, tmp_path / "bench", tmp_path / "run")
+    people = figures.pop("people")
+    assert set(figures) <= NAMES
+    assert {figure.name for figure in (*USERS, *CORPUS)} <= set(figures)
+    for name in ("rounds", "words_per_turn", "distinct_2", "mtld", "tokens_per_assistant_turn"):
+        assert figures[name][1] <= figures[name][0] <= figures[name][2]
+        assert people[name][0] == pytest.approx(figures[name][0], rel=0.35)  # half of the sample, beside all of it
+    assert figures["repeated_dialogues"][0] == 0
+    assert {path.name for path in (tmp_path / "bench").iterdir()} >= {
+        "scorecard.md",
+        "panel.png",
+        "corpus.md",
+        HELD_OUT,
+    }
+
+
+def test_answers_are_judged_and_what_is_there_is_not_asked_for_again(tmp_path):
+    """The answers lie there already, so that no engine starts; the judge is a server."""
+    data = data_folder(tmp_path / "data")
+    answers = tmp_path / "bench/judged/mt_bench/model_answer/iteration-1.jsonl"
+    answers.parent.mkdir(parents=True)
+    said = [{"question_id": n, "choices": [{"index": 0, "turns": ["Yes.", "No."]}]} for n in range(1, 9)]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+    settings = {"data": str(data), "judge_endpoint.timeout": 5}
+    with judging() as url:
+        figures = measured(1, tmp_path / "bench", judge=url, settings=settings)
+    assert 1 <= figures["mt-bench"][1] <= figures["mt-bench"][0] <= figures["mt-bench"][2] <= 10
+    report = tmp_path / "bench/judged/mt_bench/report/scripted_single.md"
+    assert all(category in report.read_text() for category in CATEGORIES)
+    with pytest.raises(SelfplayError, match=r"127\.0\.0\.1"):  # the judge is gone, and was asked for its name
+        measured(1, tmp_path / "bench", judge=url, settings=settings)
+
+
+def test_people_have_to_be_there(tmp_path):
+    (tmp_path / "empty.jsonl").write_text('{"messages": []}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="no conversation of people to measure by"):
+        measured(0, tmp_path / "bench", people=(str(tmp_path / "empty.jsonl"),))
