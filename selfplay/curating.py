@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from selfplay.data.cleaning.tally import Tally
     from selfplay.loop.curate import Verdicts
     from selfplay.loop.memorised import Copies, Memorised
+    from selfplay.rating import Reasons
 
-PERPLEXITY = "perplexity"
+Made = Callable[[Iterable[Conversation]], "Reasons"]
+"""What is still in, to why each conversation is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,8 @@ def curate(
         why = read.loaded.refused.summary()
         raise DataError(f"{', '.join(sources)}: there is no conversation to curate{f' ({why})' if why else ''}")
     verdicts.tally.rows, verdicts.tally.refused = read.loaded.rows, read.loaded.refused
-    if config.perplexity is not None:
-        bounds = _within(config.perplexity, locate_model(config.perplexity.model, "assistant"))
-        leave_out_by(verdicts, PERPLEXITY, bounds, read)
+    for name, made in _by_models(config, path, say):
+        leave_out_by(verdicts, name, made(_still_in(read, verdicts)), read)
     kept = set(verdicts.kept)
     try:
         write_lines(map(json_line, _rows(read, kept, memorised)), path, _columns())
@@ -177,6 +178,26 @@ def _benchmarks(files: Sequence[str]) -> dict[str, Callable[[str], bool]]:
     return found
 
 
+def _by_models(config: CurateConfig, out: Path, say: Callable[[str], None]) -> Iterator[tuple[str, Made]]:
+    """The steps that take a model or its scores, the cheap ones first. Each is made when its turn has come."""
+    from selfplay.rating import by_file, by_judge, by_reward
+
+    perplexity, scores, reward, judge = config.perplexity, config.scores, config.reward, config.judge
+    if scores is not None:
+        yield "score", lambda left: by_file(scores)
+    if perplexity is not None:
+        yield "perplexity", lambda left: _within(perplexity, locate_model(perplexity.model, "assistant"))
+    if reward is not None:
+        yield "reward", lambda left: by_reward(reward)
+    if judge is not None:
+        yield "judge", lambda left: by_judge(judge, left, out.with_name(f"{out.name}.judged"), say)
+
+
+def _still_in(conversations: Iterable[Conversation], verdicts: Verdicts) -> Iterator[Conversation]:
+    kept = set(verdicts.kept)
+    return (conversation for place, conversation in enumerate(conversations) if place in kept)
+
+
 def _memorised(names: Sequence[str], say: Callable[[str], None]) -> Memorised | None:
     from selfplay.loop.memorised import Memorised
 
@@ -185,7 +206,7 @@ def _memorised(names: Sequence[str], say: Callable[[str], None]) -> Memorised | 
     return Memorised(text for conversation in Sources(names, say) for text in conversation.of("user"))
 
 
-def _within(bounds: Perplexity, folder: Path) -> Callable[[Sequence[Conversation]], list[str | None]]:
+def _within(bounds: Perplexity, folder: Path) -> Reasons:
     """Why conversations are out of bounds, by the perplexity of their assistant's turns."""
     from bench.likelihood import Scorer
 

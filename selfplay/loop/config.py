@@ -5,12 +5,15 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from selfplay.data.cleaning.language import LANGUAGES
+from selfplay.serve.endpoint import EndpointSettings
 
 
-class Perplexity(BaseModel):
-    """Bounds on the perplexity of the assistant's turns under a model."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Perplexity(_Strict):
+    """Bounds on the perplexity of the assistant's turns under a model."""
 
     model: str
     """Model folder that was trained on assistant turns; nano: the embedded assistant."""
@@ -26,10 +29,39 @@ class Perplexity(BaseModel):
         return self
 
 
-class CurateConfig(BaseModel):
-    """A curation recipe: which conversations of a run are fit to be learned from, in the order it is asked."""
+class Scores(_Strict):
+    """Scores that a judge, a reward model or people gave."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    file: str
+    """JSON lines {id, score}; a conversation without one is left out."""
+    lowest: float
+
+
+class Reward(_Strict):
+    """A reward model that is run here."""
+
+    model: str
+    """Folder of a sequence classifier with one label and a chat template."""
+    lowest: float
+
+
+class Judge(_Strict):
+    """A judge that rates whole conversations from 1 to 10; one without a verdict is left out."""
+
+    judge: str
+    """Model folder, URL of a chat server, or the name of a model at $OPENAI_BASE_URL."""
+    lowest: float = Field(ge=1, le=10)
+    max_tokens: int = Field(512, ge=1)
+    """Longest verdict in tokens."""
+    structured: bool = False
+    """Ask for JSON by schema instead of free text."""
+    seed: int = 0
+    endpoint: EndpointSettings = EndpointSettings()
+    """How its server is used."""
+
+
+class CurateConfig(_Strict):
+    """A curation recipe: which conversations of a run are fit to be learned from, in the order it is asked."""
 
     description: str = ""
     """One line for `selfplay recipes`."""
@@ -65,6 +97,9 @@ class CurateConfig(BaseModel):
     against: tuple[str, ...] = ()
     """Runs, files or catalogue names whose conversations count as earlier ones: other iterations, human data."""
     perplexity: Perplexity | None = None
+    scores: Scores | None = None
+    reward: Reward | None = None
+    judge: Judge | None = None
     memorised_from: tuple[str, ...] = ()
     """What the simulator was trained on: user turns that copy 50 characters of its user turns are counted and shown."""
 
