@@ -52,6 +52,7 @@ from selfplay.loop.config import CurateConfig as CurateConfig
 from selfplay.loop.stages import LoopConfig as LoopConfig
 from selfplay.looping import loop as loop
 from selfplay.looping import loop_status as loop_status
+from selfplay.looping import progress_of as progress_of
 from selfplay.playing import INTERRUPTED as INTERRUPTED
 from selfplay.reporting import loop_report as loop_report
 from selfplay.runs import plans_of, prices_of

@@ -61,7 +61,7 @@ def loop(
     overrides = {"iterations": iterations, "seed": seed}
     wanted = config.load_recipe(recipe, app.LoopConfig, overrides, config.assignments(settings or []))
     if estimate:
-        console_loop.print_foreseen(app.foresee(wanted, console.say))
+        console_loop.print_foreseen(app.foresee(wanted, console_loop.given(out, folder), console.say))
         return
     looped = app.loop(wanted, console_loop.given(out, folder), console.say)
     console_loop.print_status(looped)

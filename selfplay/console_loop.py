@@ -30,7 +30,7 @@ _SHOWN = {
     "bench": {"bits_per_byte": "bits/byte", "gain": "gain", "naturalness_auc": "AUC"},
 }
 """The key figures of each stage; the report has all."""
-_STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow"}
+_STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "stale": "dim"}
 
 
 def given(*folders: Path | None) -> Path:
@@ -54,7 +54,7 @@ def print_status(looped: Looped) -> None:
         table.add_column(name, justify="left")
     sets = looped.config.bench.sets if looped.config.bench.judge is not None else ()
     for iteration in dict.fromkeys(entry.iteration for entry in looped.entries):
-        cells = (_cell(entries.get((iteration, stage)), [Path(name).stem for name in sets]) for stage in stages)
+        cells = (_cell(looped, entries.get((iteration, stage)), [Path(name).stem for name in sets]) for stage in stages)
         table.add_row(str(iteration) if iteration else "0, before", *cells)
     out.print(table)
     for line, style in _remarks(looped):
@@ -120,11 +120,15 @@ def _remarks(looped: Looped) -> list[tuple[str, str]]:
     return [*lines, (f"{done} of {planned} iterations, {told}", "")]
 
 
-def _cell(entry: Entry | None, sets: list[str]) -> Text:
+def _cell(looped: Looped, entry: Entry | None, sets: list[str]) -> Text:
+    from selfplay.app import progress_of
+
     if entry is None:
         return Text("")
     took = "" if entry.seconds is None else f" {timedelta(seconds=round(entry.seconds))}"
     cell = Text(entry.state + took, style=_STYLES[entry.state])
+    if (progress := progress_of(looped, entry)) is not None:
+        cell.append(f"\n{progress}", style="default")
     figures = by_iteration([(entry.iteration, entry.figures)])[entry.iteration]
     shown = {**_SHOWN[entry.stage], **({name: name for name in sets} if entry.stage == "bench" else {})}
     for name, title in shown.items():

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from selfplay.loop.memorised import Copies, Memorised
     from selfplay.rating import Reasons
 
+SELF_PLAY = "self-play"
+"""The dataset of conversations that are of none: what is held out of a file must not depend on where it lies."""
 Made = Callable[[Iterable[Conversation]], "Reasons"]
 """What is still in, to why each conversation is left out."""
 
@@ -162,7 +164,7 @@ def _rows(
             if memorised is not None:
                 memorised.look(conversation.id, conversation.of("user"))
             ended = {"ended": conversation.ended} if conversation.ended is not None else {}
-            yield {**row_of(conversation), **ended}
+            yield {"dataset": SELF_PLAY, **row_of(conversation), **ended}
 
 
 def _benchmarks(files: Sequence[str]) -> dict[str, Callable[[str], bool]]:

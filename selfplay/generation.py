@@ -17,7 +17,7 @@ import yaml
 from selfplay.chat.events import Event, Planned
 from selfplay.config import GenerateConfig
 from selfplay.errors import ConfigError
-from selfplay.playing import interruptible, play
+from selfplay.playing import INTERRUPTED, interruptible, play
 from selfplay.runs import check_folder, check_served, facts_of, plans_of, prices_of, settled
 from selfplay.serve.vllm_backend import EngineSpec
 from selfplay.sides import cast_of, engine_specs, side_of
@@ -161,7 +161,8 @@ async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None], k
         with closing(store), interruptible() as interrupt:
             async with cast_of(config, sides, folder, on_event) as cast, store:
                 began = time.monotonic()
-                await play(pilot, store, cast, on_event, interrupt)
+                if await play(pilot, store, cast, on_event, interrupt) == INTERRUPTED:
+                    raise asyncio.CancelledError
                 seconds = time.monotonic() - began
             turns = [len(conversation.turns) for conversation in store.conversations()]
             totals = store.totals()

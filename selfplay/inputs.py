@@ -8,15 +8,21 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from selfplay.chat.models import content_hash
 from selfplay.curating import Sources
 from selfplay.data.catalogue import catalogue, locate
 from selfplay.data.cleaning.duplicates import digest
 from selfplay.errors import DataError
 from selfplay.loop.stages import LoopConfig
+from selfplay.store.store import DATABASE
 from selfplay.writing import replacing
 
 Say = Callable[[str], None]
 SAMPLE, STAND_INS = ("sample",), "stand-ins.json"
+HELD_OUT = 0.3
+"""Share of the sample that stands in for held-out people; no assistant learns from it."""
+_LONGEST = 4096
+"""Characters of a path."""
 
 
 def with_data(config: LoopConfig, folder: Path, begun: bool, say: Say) -> LoopConfig:
@@ -38,7 +44,8 @@ def with_data(config: LoopConfig, folder: Path, begun: bool, say: Say) -> LoopCo
         if missing is not None or part in stand_ins:
             why = missing or f"{part}.{key} was not at hand when the loop began"
             say(f"WARNING: {why}; the 120 conversations of the package stand in for it, too few to learn from")
-            changes[part] = stage.model_copy(update={key: SAMPLE})
+            settings = {"settings": {"data.held_out": HELD_OUT, **stage.settings}} if part == "assistant" else {}
+            changes[part] = stage.model_copy(update={key: SAMPLE, **settings})
     if changes and not begun:
         with replacing(note) as partial:
             partial.write_text(json.dumps(list(changes)), encoding="utf-8")
@@ -65,7 +72,59 @@ def _missing(names: Sequence[str]) -> DataError | None:
 def unweighted(name: str) -> tuple[str, float]:
     """A name without its weight, and the weight."""
     plain, equals, weight = name.rpartition("=")
-    return (plain, float(weight)) if equals else (name, 1.0)
+    try:
+        return (plain, float(weight)) if equals and not Path(name).exists() else (name, 1.0)
+    except ValueError:  # a name with = in it
+        return name, 1.0
+
+
+def locate_all(names: Sequence[str]) -> None:
+    """Find datasets, weighted or not.
+
+    Raises:
+        DataError: one that is nowhere.
+    """
+    for name in names:
+        locate(unweighted(name)[0])
+
+
+def shared(names: Sequence[str], others: Sequence[str]) -> frozenset[str]:
+    """Of some datasets those that are among others too, by name or by file."""
+    known = {unweighted(name)[0] for name in others}
+    files = {path.resolve() for name in known for path in locate(name).paths}
+    return frozenset(n for n in names if n in known or files & {path.resolve() for path in locate(n).paths})
+
+
+def at_hand(names: Sequence[str]) -> tuple[str, ...]:
+    """Of some datasets those that lie on this machine, without their weights."""
+    found = []
+    for name in (unweighted(name)[0] for name in names):
+        try:
+            found += [name] if locate(name).paths else []
+        except DataError:
+            continue
+    return tuple(found)
+
+
+def learned_from(model: Path) -> list[str]:
+    """The datasets a model's record says it was trained on."""
+    try:
+        record = json.loads((model / "training.json").read_text(encoding="utf-8"))
+        return [str(name) for name in record["recipe"]["data"]["datasets"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def named_hash(name: str) -> str | None:
+    """The content behind a setting: of a file, a model folder, a run; None where it is none of them."""
+    path = Path(name).expanduser()
+    if not name or len(name) > _LONGEST or not path.exists():
+        return None
+    if path.is_file():
+        return files_hash([str(path)])
+    if (path / "config.json").exists():
+        return content_hash(path)
+    return conversations_hash(path) if (path / DATABASE).exists() else None
 
 
 def conversations_hash(run: Path) -> str:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfplay.chat.models import content_hash, locate_model
-from selfplay.config import GenerateConfig, load_recipe
-from selfplay.curating import Sources, curate
-from selfplay.data.mixing import load_mixture
-from selfplay.errors import DataError, SelfplayError
-from selfplay.generation import generate, open_run
-from selfplay.inputs import conversations_hash, data_hash, files_hash, unweighted
+from bench.settings import JudgeConfig
+from selfplay.chat.models import EMBEDDED, content_hash, locate_model
+from selfplay.config import GenerateConfig, load_recipe, with_assigned
+from selfplay.curating import Sources
+from selfplay.data.loading import is_held_out
+from selfplay.errors import ConfigError, DataError
+from selfplay.inputs import (
+    at_hand,
+    conversations_hash,
+    data_hash,
+    files_hash,
+    learned_from,
+    locate_all,
+    named_hash,
+    shared,
+    unweighted,
+)
 from selfplay.loop.config import CurateConfig
 from selfplay.loop.stages import LoopConfig, Stage
-from selfplay.loop.stopping import TOKENS
-from selfplay.measuring import HELD_OUT, Measured, measure
+from selfplay.measuring import HELD_OUT, JUDGED, Measured, measure
 from selfplay.seeds import derive_seed
 from selfplay.settings import flat
-from selfplay.store.store import DATABASE
-from selfplay.store.summary import summarise
-from selfplay.training import located, merge_adapters, train, train_recipe
+from selfplay.training import located, train_recipe
+from selfplay.working import curated, learned, played, trained
 
 if TYPE_CHECKING:
     from selfplay.train.config import TrainConfig
 
 Say = Callable[[str], None]
 RUN, KEPT, SIMULATOR, ASSISTANT, BENCH = "run", "kept.jsonl", "simulator", "assistant", "bench"
-ADAPTERS = ".adapters"
-"""Ends the name of the folder where a stage's adapters lie that its model was made with."""
 _NOT_COMPARED = {
     "out", "description", "report", "simulator", "assistant", "base", "max_in_flight", "kv_cache_gib", "max_hours",
     "max_tokens_total",
@@ -54,6 +58,8 @@ class Job:
     output: Path
     work: Callable[[], dict[str, Any]]
     """Does it, or finishes it; returns its figures."""
+    lasts: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda before: ()
+    """Given what the output was made from before: what in it is still good though it has to be made again."""
 
 
 class Plan:
@@ -101,7 +107,7 @@ class Plan:
         if base is not None and Path(base).is_dir():
             inputs["base"] = content_hash(Path(base))
         made = self._made(config.model_dump(mode="json"), **inputs)
-        return Job(iteration, "simulator", made, out, lambda: self._train(config))
+        return Job(iteration, "simulator", made, out, lambda: trained(config, self._say))
 
     def simulator_training(self, iteration: int) -> TrainConfig:
         """The training of an iteration's UserGPT."""
@@ -119,7 +125,7 @@ class Plan:
         config = self.self_play(iteration)
         models = {side: content_hash(Path(getattr(config, side))) for side in ("simulator", "assistant")}
         made = self._made(config.model_dump(mode="json"), **models)
-        return Job(iteration, "generate", made, Path(str(config.out)), lambda: self._play(config))
+        return Job(iteration, "generate", made, Path(str(config.out)), lambda: played(config))
 
     def _self_play(self, overrides: Mapping[str, Any], given: Mapping[str, Any]) -> GenerateConfig:
         """The recipe of self-play: `overrides` below the stage's settings, `given` above them."""
@@ -129,11 +135,60 @@ class Plan:
     def _curate(self, iteration: int) -> Job:
         out, run = self.at(iteration, KEPT), self.at(iteration, RUN)
         earlier = [str(self.at(before, KEPT)) for before in range(1, iteration)]
+        config = self.curation(iteration)
+        known = files_hash(
+            [named_hash(name) or data_hash([name]) for name in (*config.against, *config.memorised_from)]
+        )
+        inputs = {"run": conversations_hash(run), "earlier": files_hash(earlier), "known": known}
+        made = self._made(config.model_dump(mode="json"), **inputs)
+        config = config.model_copy(update={"against": (*config.against, *earlier)})
+        return Job(iteration, "curate", made, out, lambda: curated(run, out, config, self._say))
+
+    def curation(self, iteration: int) -> CurateConfig:
+        """The curation of an iteration.
+
+        Where the recipe names nothing else, people's conversations count as earlier ones, what the simulator learned
+        from is looked for in its turns, and judged questions are kept out.
+        """
         stage = self._config.curate
         config = load_recipe(stage.recipe, CurateConfig, {}, flat(stage.settings))
-        made = self._made(config.model_dump(mode="json"), run=conversations_hash(run), earlier=files_hash(earlier))
-        config = config.model_copy(update={"against": (*config.against, *earlier)})
-        return Job(iteration, "curate", made, out, lambda: self._keep(run, out, config))
+        if config.scores is not None:
+            raise ConfigError("curate.scores: ids are the same in every iteration; name a reward model or a judge")
+        given = {
+            "against": config.against or at_hand(self._config.assistant.human),
+            "memorised_from": config.memorised_from or at_hand(learned_from(self.simulator(iteration))),
+            "benchmarks": config.benchmarks or tuple(map(str, self._question_files())),
+        }
+        return config.model_copy(update=given)
+
+    def judgings(self) -> list[JudgeConfig]:
+        """How each question set is judged; none without a judge."""
+        stage = self._config.bench
+        values: dict[str, Any] = {"models": {"iteration": EMBEDDED}, "judge": stage.judge or EMBEDDED}
+        found = [with_assigned(JudgeConfig, {**values, "set": name}, flat(stage.settings), "bench.settings")
+                 for name in stage.sets]  # fmt: skip
+        return found if stage.judge is not None else []
+
+    def _question_files(self) -> list[Path]:
+        from bench.judgement.sets import open_set
+
+        opened = [open_set(config.set, config.data) for config in self.judgings()]
+        return [files.find(files.set.questions, "questions") for files in opened]
+
+    def check(self) -> None:
+        """Read every recipe and find every model before anything is begun: nothing is worse than a typo after a week.
+
+        Raises:
+            SelfplayError: a recipe, setting, model, dataset or question set that cannot be used.
+        """
+        stage = self._config.simulator
+        if stage.train != "never":
+            locate_all(located(self.simulator_training(1)).data.datasets)
+        self.self_play(1)
+        load_recipe(self._config.curate.recipe, CurateConfig, {}, flat(self._config.curate.settings))
+        self.assistant_training(1)
+        locate_all((*self._config.assistant.human, *self._config.bench.people))
+        self._question_files()
 
     def _assistant(self, iteration: int) -> Job:
         stage, kept = self._config.assistant, self.at(iteration, KEPT)
@@ -142,8 +197,7 @@ class Plan:
         settings = {**config.model_dump(mode="json"), "human": stage.human, "human_share": stage.human_share}
         inputs = {"base": content_hash(base), "kept": files_hash([str(kept)]), "human": data_hash(stage.human)}
         made = self._made(settings, **inputs)
-        config = self.with_mixture(config, kept)
-        return Job(iteration, "assistant", made, out, lambda: self._learn(config, kept))
+        return Job(iteration, "assistant", made, out, lambda: learned(self.with_mixture(config, kept), kept, self._say))
 
     def _bench(self, iteration: int) -> Job:
         """Iteration 0 has the first assistant and no run: what every later score is compared with."""
@@ -160,16 +214,25 @@ class Plan:
             examples = self._self_play({}, given)
             inputs["simulator"] = content_hash(user)
             settings[_EXAMPLES] = {**examples.model_dump(mode="json"), "conversations": stage.examples}
-        measured = Measured(iteration, assistant, run, examples, before)
+        overlap = shared(stage.people, self._config.assistant.human)
+        held_out = self.assistant_training(max(1, iteration)).data.held_out if overlap else 0.0
+        settings["held out of people"] = held_out
+        measured = Measured(iteration, assistant, run, examples, before, overlap, held_out)
         made = self._made(settings, **inputs)
-        return Job(iteration, "bench", made, out, lambda: measure(measured, stage, out, self._say))
+
+        def lasts(before: Mapping[str, Any]) -> tuple[str, ...]:
+            same = before.get("inputs", {}).get("assistant") == inputs["assistant"]
+            asked = {key: value for key, value in before.get("settings", {}).items() if key.startswith("settings.")}
+            return (JUDGED,) if same and asked == {k: made["settings"][k] for k in asked} else ()
+
+        return Job(iteration, "bench", made, out, lambda: measure(measured, stage, out, self._say), lasts)
 
     def _made(self, settings: Mapping[str, Any], **inputs: str) -> dict[str, Any]:
         """Settings that change what comes out, and inputs by content; files that settings name are inputs too."""
         told = {key: value for key, value in flat(settings).items() if not _not_compared(key)}
-        files = [str(v) for value in told.values() for v in (value if isinstance(value, list) else [value])]
-        named = {file: files_hash([file]) for file in files if file and Path(file).is_file()}
-        return {"settings": told, "inputs": {**inputs, **named}, "version": version("selfplay")}
+        named = [str(v) for value in told.values() for v in (value if isinstance(value, list) else [value])]
+        found = {name: content for name in named if (content := named_hash(name)) is not None}
+        return {"settings": told, "inputs": {**inputs, **found}}
 
     def assistant_training(self, iteration: int) -> TrainConfig:
         """The training of an iteration's assistant, before it has its data."""
@@ -181,53 +244,16 @@ class Plan:
     def with_mixture(self, config: TrainConfig, kept: Path, often: float = 1) -> TrainConfig:
         """With generated conversations `often`, human ones as often as gives them their share of what is trained on."""
         stage, held_out = self._config.assistant, config.data.held_out
-        human = len(load_mixture(stage.human, held_out=held_out).train)
+        people = Sources([unweighted(name)[0] for name in stage.human])
+        human = sum(not is_held_out(one, held_out) for one in people)
         generated = sum(1 for _ in Sources([str(kept)])) * (1 - held_out) * often
-        if not generated:
-            raise DataError(f"{kept}: curation kept nothing to learn from; loosen it, or generate more")
+        if not generated or not human:
+            what = str(kept) if human else ", ".join(stage.human)
+            raise DataError(f"{what}: no conversation to learn from; loosen the curation, or give more")
         weight = stage.human_share / (1 - stage.human_share) * generated / human
         names = (unweighted(name) for name in stage.human)
         mixture = (*(f"{plain}={own * weight:.6g}" for plain, own in names), f"{kept}={often:g}")
         return config.model_copy(update={"data": config.data.model_copy(update={"datasets": mixture})})
-
-    def _train(self, config: TrainConfig) -> dict[str, Any]:
-        """Train, or go on; a model that is there already was finished just before a kill. Adapters are merged."""
-        out = Path(config.out)
-        if not (out / "config.json").exists():
-            trained = out if config.lora is None else out.with_name(out.name + ADAPTERS)
-            if not (trained / "training.json").exists():
-                resume = (trained / "checkpoints" / "run.json").exists()
-                train(config.model_copy(update={"out": str(trained)}), resume=resume, say=self._say)
-            if trained != out:
-                merge_adapters(trained, out)
-        record = json.loads((out / "training.json").read_text(encoding="utf-8"))
-        epochs = record["log"][-1].get("epoch", 1.0) if record["log"] else 1.0
-        told = {"trained_on": record["conversations"], "steps": record["steps"], "eval_loss": record["eval_loss"]}
-        return {**told, TOKENS: round(record["supervised_tokens"] * epochs)}
-
-    def _learn(self, config: TrainConfig, kept: Path) -> dict[str, Any]:
-        """Train the assistant, and count whose conversations it learned from."""
-        figures = self._train(config)
-        generated = len(load_mixture([str(kept)], held_out=config.data.held_out).train)
-        return {**figures, "human_share": round(1 - generated / figures["trained_on"], 6)}
-
-    def _play(self, config: GenerateConfig) -> dict[str, Any]:
-        out = Path(str(config.out))
-        stopped = generate(config, resume=(out / DATABASE).exists()).stopped
-        if stopped is not None:
-            raise SelfplayError(f"generating stopped: {stopped}; the same command goes on with it")
-        run = open_run(out)
-        try:
-            summary, totals = summarise(run.conversations(), run.totals(), {}), run.totals()
-        finally:
-            run.close()
-        sampled = sum(usage.sampled_tokens for usage in totals.by_role.values())
-        return {"conversations": summary.conversations, "rounds": summary.rounds.mean, TOKENS: sampled}
-
-    def _keep(self, run: Path, out: Path, config: CurateConfig) -> dict[str, Any]:
-        curated = curate([str(run)], out, config, self._say)
-        copied = {} if curated.copies is None else {"copied": curated.copies.share}
-        return {"conversations": curated.tally.conversations, "kept": curated.kept, **copied}
 
 
 def _not_compared(key: str) -> bool:

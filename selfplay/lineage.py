@@ -18,7 +18,7 @@ from selfplay.chat.models import EMBEDDED, ModelKind, content_hash, locate_model
 from selfplay.errors import DataError, ModelError, StoreError
 from selfplay.generation import open_run
 from selfplay.inputs import unweighted
-from selfplay.jobs import ADAPTERS, ASSISTANT, BENCH, KEPT, RUN, SIMULATOR
+from selfplay.jobs import ASSISTANT, BENCH, KEPT, RUN, SIMULATOR
 from selfplay.loop.figures import by_iteration
 from selfplay.loop.ledger import Entry, Ledger
 from selfplay.loop.stages import Stage
@@ -26,6 +26,7 @@ from selfplay.looping import RECIPE
 from selfplay.measuring import EXAMPLES
 from selfplay.store.store import DATABASE
 from selfplay.store.verdicts import verdicts_on
+from selfplay.working import ADAPTERS
 
 _STAGES: dict[str, Stage] = {
     RUN: "generate",
@@ -170,7 +171,7 @@ class _Follower:
 
     def _parent(self, name: str, stage: _Stage | None, then: str | None = None) -> Made:
         """What something was made from: a folder or file with a history, a dataset, or what is not here any more."""
-        plain, weight = unweighted(name)
+        plain, weight = (name, 1.0) if _placed(name, stage) else unweighted(name)
         path = _placed(plain, stage) or _embedded(then)
         told = [("weight", f"{weight:g}")] if weight != 1 else []
         if path is None:
@@ -233,12 +234,13 @@ def _shown(folder: Path) -> Path:
 
 
 def _placed(name: str, stage: _Stage | None) -> Path | None:
-    """Where something lies now: as it was named, or in the loop's folder, which may have been moved."""
+    """Where something lies now: in the loop's folder, which may have been moved or copied, or as it was named."""
     path = Path(name)
-    if path.exists():
-        return path
-    moved = stage.folder.joinpath(*path.parts[-2:]) if stage is not None else path
-    return moved if moved.exists() else None
+    *_, iteration, last = ("", "", *path.parts)
+    own = stage is not None and iteration.isdecimal() and any(last.startswith(output) for output in _STAGES)
+    if stage is not None and own and (moved := stage.folder / iteration / last).exists():
+        return moved
+    return path if path.exists() else None
 
 
 def _embedded(content: str | None) -> Path | None:
@@ -267,7 +269,13 @@ def _conversation(path: Path, id: str, made: Made) -> Made:
     if row is None:
         raise DataError(f"{path}: no conversation {id!r} in it, nor among those left out of it")
     told = "kept" if dropped is None else f"left out: {row['step']}, {row['reason']}"
-    held = next((facts for run in _runs_of(path) if (facts := _held(run, id)) is not None), [])
+    holding = [(run, facts) for run in _runs_of(path) if (facts := _held(run, id)) is not None]
+    if len(holding) > 1:
+        named = "; ".join(f"selfplay lineage {run} {id}" for run, _ in holding)
+        raise DataError(
+            f"{path} is made of {len(holding)} runs that have a conversation {id!r}; ask one of them: {named}"
+        )
+    held = [fact for _, facts in holding for fact in facts]
     return Made(f"conversation {id}", [("curation", told), *held], [made])
 
 
@@ -303,6 +311,11 @@ def _held(run: Path, id: str) -> list[tuple[str, str]] | None:
 
 
 def _row(path: Path, id: str) -> dict[str, Any] | None:
+    if path.suffix == ".parquet" and path.is_file():
+        import pyarrow.parquet as pq
+
+        rows: list[dict[str, Any]] = pq.read_table(path, columns=["id"], filters=[("id", "==", id)]).to_pylist()
+        return rows[0] if rows else None
     if path.suffix != ".jsonl" or not path.is_file():
         return None
     with path.open(encoding="utf-8") as lines:

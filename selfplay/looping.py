@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ import yaml
 
 from selfplay.config import load_recipe
 from selfplay.errors import ConfigError, SelfplayError, StoreError
+from selfplay.generation import open_run
 from selfplay.inputs import with_data
 from selfplay.jobs import Job, Plan
 from selfplay.loop.figures import Found, by_iteration
-from selfplay.loop.health import Checked, alarms, check
-from selfplay.loop.ledger import Entry, Ledger, alone, is_held
-from selfplay.loop.stages import STAGES, LoopConfig
+from selfplay.loop.health import Checked, alarms, check, unchecked
+from selfplay.loop.ledger import Entry, Ledger, alone, as_written, is_held
+from selfplay.loop.stages import STAGES, LoopConfig, Stage
 from selfplay.loop.stopping import out_of_budget, spent, without_gain
+from selfplay.store.store import DATABASE
+from selfplay.working import ADAPTERS, release_gpu
 from selfplay.writing import replacing
 
 Say = Callable[[str], None]
@@ -62,16 +66,28 @@ def loop(config: LoopConfig, out: str | Path, say: Say = print) -> Looped:
     """
     folder = Path(out)
     with alone(folder):
-        ledger = Ledger(folder)
-        config = with_data(config, folder, bool(ledger.entries()), say)
-        _write(folder / RECIPE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        (folder / STOPPED).unlink(missing_ok=True)
-        over = _iterate(config, ledger, Plan(config, folder, say), say)
-        if over is not None:
-            reason, alarmed = over
-            say(f"the loop stops: {reason}")
-            _write(folder / STOPPED, json.dumps({"reason": reason, "alarm": alarmed}) + "\n")
+        try:
+            _loop(config, folder, say)
+        except OSError as error:
+            raise SelfplayError(f"{folder}: {error}; once that is put right, the same command goes on") from error
     return loop_status(folder)
+
+
+def _loop(config: LoopConfig, folder: Path, say: Say) -> None:
+    ledger = Ledger(folder)
+    config = with_data(config, folder, bool(ledger.entries()), say)
+    plan = Plan(config, folder, say)
+    plan.check()
+    _write(folder / RECIPE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    (folder / STOPPED).unlink(missing_ok=True)
+    over = _iterate(config, ledger, plan, say)
+    if over is not None:
+        _stop(folder, *over)
+        say(f"the loop stops: {over[0]}")
+
+
+def _stop(folder: Path, reason: str, alarm: bool) -> None:
+    _write(folder / STOPPED, json.dumps({"reason": reason, "alarm": alarm}) + "\n")
 
 
 def loop_status(folder: str | Path) -> Looped:
@@ -82,9 +98,10 @@ def loop_status(folder: str | Path) -> Looped:
         StoreError: what it wrote cannot be read.
     """
     found = Path(folder)
-    entries = Ledger(found).entries()
-    if not entries or not (found / RECIPE).exists():
+    if not (found / RECIPE).exists():
         raise ConfigError(f"{found}: no loop in it; start one with `selfplay loop RECIPE --out {found}`")
+    config = load_recipe(str(found / RECIPE), LoopConfig)
+    entries = [entry for entry in Ledger(found).entries() if entry.iteration <= config.iterations]
     running = is_held(found)
     for entry in entries:
         if entry.state == "running" and not running:
@@ -97,15 +114,29 @@ def loop_status(folder: str | Path) -> Looped:
             raise StoreError(
                 f"{found / STOPPED}: cannot be read ({error}); the loop's command writes it again"
             ) from error
-    config = load_recipe(str(found / RECIPE), LoopConfig)
     return Looped(found, config, entries, stopped.get("reason"), bool(stopped.get("alarm")), running)
+
+
+def progress_of(looped: Looped, entry: Entry) -> str | None:
+    """How far a stage is that has not ended; None: it cannot be told."""
+    output = next(map(Path, entry.outputs.values()), None)
+    if entry.state == "done" or output is None:
+        return None
+    here = looped.folder / f"{entry.iteration:03d}" / output.name
+    if entry.stage == "generate" and (here / DATABASE).exists():
+        with closing(open_run(here)) as run:
+            planned, ended = run.counts()
+        return f"{ended:,} of {planned:,} conversations"
+    folders = (here, here.with_name(here.name + ADAPTERS))
+    steps = [int(path.name.partition("-")[2]) for folder in folders for path in folder.glob("checkpoints/checkpoint-*")]
+    return f"saved at step {max(steps):,}" if steps else None
 
 
 def _iterate(config: LoopConfig, ledger: Ledger, plan: Plan, say: Say) -> tuple[str, bool] | None:
     """All stages in order; why it is over early, and whether that is an alarm."""
     for iteration in range(config.iterations + 1):
         for stage in STAGES:
-            job = plan.job(iteration, stage)
+            job = _planned(ledger, plan, iteration, stage)
             if job is None or _is_done(ledger, job, say):
                 continue
             tokens, hours = spent((entry.seconds or 0.0, entry.figures) for entry in ledger.entries())
@@ -113,7 +144,10 @@ def _iterate(config: LoopConfig, ledger: Ledger, plan: Plan, say: Say) -> tuple[
                 return reason, False
             _run(ledger, job, say)
         found = _found(entry for entry in ledger.entries() if entry.iteration <= iteration)
-        for alarm in alarms(check(found, config.health), iteration):
+        checked = check(found, config.health)
+        for figure in unchecked(found, config.health, iteration):
+            say(f"WARNING, iteration {iteration}: {figure} was not measured, its limit cannot be looked at")
+        for alarm in alarms(checked, iteration):
             say(f"{'ALARM' if alarm.limit.then == 'stop' else 'WARNING'}, iteration {iteration}: {alarm}")
             if alarm.limit.then == "stop":
                 return f"collapse alarm in iteration {iteration}: {alarm}", True
@@ -122,29 +156,45 @@ def _iterate(config: LoopConfig, ledger: Ledger, plan: Plan, say: Say) -> tuple[
     return None
 
 
-def _found(entries: Any) -> dict[int, Found]:
+def _found(entries: Iterable[Entry]) -> dict[int, Found]:
     return by_iteration((entry.iteration, entry.figures) for entry in entries if entry.state == "done")
+
+
+def _planned(ledger: Ledger, plan: Plan, iteration: int, stage: Stage) -> Job | None:
+    """A stage's job; what it is to be made from may not be here (any more), which `status` has to tell."""
+    try:
+        return plan.job(iteration, stage)
+    except Exception as error:
+        told = str(error) if isinstance(error, SelfplayError) else f"{type(error).__name__}: {error}"
+        _stop(ledger.folder.parent, f"iteration {iteration}, {stage} cannot begin: {told}", False)
+        raise
 
 
 def _is_done(ledger: Ledger, job: Job, say: Say) -> bool:
     """Whether a stage is there and unchanged; what changed is said."""
+    entry = ledger.entry(job.iteration, job.stage)
     changed = ledger.changed(job.iteration, job.stage, job.made_from)
-    if changed == [] and job.output.exists():
-        say(f"{_name(job)}: done before")
-        return True
     if changed:
         say(f"{_name(job)}: made again, since {'; '.join(changed)}")
-    return False
+    if entry is None or changed or entry.state not in ("done", "stale") or not job.output.exists():
+        return False
+    if entry.state == "stale":
+        entry.state = "done"
+        ledger.write(entry)
+    say(f"{_name(job)}: done before")
+    return True
 
 
 def _run(ledger: Ledger, job: Job, say: Say) -> None:
     """Finish or do one stage, and keep the ledger."""
     before = ledger.entry(job.iteration, job.stage)
-    entry = Entry(job.iteration, job.stage, _plain(job.made_from))
-    if before is None or before.made_from != entry.made_from:
-        _put_aside(job.output)
-    elif before.state != "done":
-        entry.before = before.seconds or 0.0
+    made_from = as_written(job.made_from)
+    entry = Entry(job.iteration, job.stage, made_from, outputs={job.output.name: str(job.output)})
+    ledger.outdate(job.iteration, job.stage)
+    if before is None or before.made_from != made_from:
+        _put_aside(job, {} if before is None else before.made_from)
+    elif before.state not in ("done", "stale"):
+        entry.before = before.before if before.seconds is None else before.seconds
     ledger.write(entry)
     say(f"{_name(job)}: begins")
     try:
@@ -162,8 +212,8 @@ def _run(ledger: Ledger, job: Job, say: Say) -> None:
         raise
     finally:
         entry.ended = time.time()
-        entry.outputs = {job.output.name: str(job.output)}
         _keep(ledger, entry, say)
+        release_gpu()
 
 
 def _keep(ledger: Ledger, entry: Entry, say: Say) -> None:
@@ -172,7 +222,7 @@ def _keep(ledger: Ledger, entry: Entry, say: Say) -> None:
         ledger.write(entry)
     except OSError as error:
         if entry.state == "done":
-            raise SelfplayError(f"{ledger.folder}: cannot be written ({error}); the same command goes on") from error
+            raise
         say(f"{ledger.folder}: cannot be written either ({error}); `status` will call the stage interrupted")
 
 
@@ -180,19 +230,18 @@ def _name(job: Job) -> str:
     return f"iteration {job.iteration}, {job.stage}"
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
-    return plain
-
-
 def _write(path: Path, text: str) -> None:
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
-def _put_aside(output: Path) -> None:
-    """Keep what another making left, and the reports beside it, under other names."""
+def _put_aside(job: Job, before: Mapping[str, Any]) -> None:
+    """Keep what another making left, and the reports beside it, under other names; what is still good stays."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06d}"
-    for path in sorted(output.parent.glob(f"{output.name}*")):
-        if path == output or (path.name.startswith(f"{output.name}.") and ".aside-" not in path.name):
-            path.rename(path.with_name(f"{path.name}.aside-{stamp}"))
+    for path in sorted(job.output.parent.glob(f"{job.output.name}*")):
+        if path == job.output or (path.name.startswith(f"{job.output.name}.") and ".aside-" not in path.name):
+            aside = path.rename(path.with_name(f"{path.name}.aside-{stamp}"))
+            for name in job.lasts(before) if path == job.output else ():
+                if (aside / name).exists():
+                    job.output.mkdir()
+                    (aside / name).rename(job.output / name)

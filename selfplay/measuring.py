@@ -1,7 +1,8 @@
 """What a loop measures of an iteration: held-out people's assistants, simulated users beside people, questions.
 
-In the iteration's `bench/`: `held_out.json` (bits and bytes of each of people's conversations), `scorecard.*` and
-`panel.png`, `corpus.*`, `judged/` (answers, judgments, reports), `examples/` (a run from people's openings).
+In the iteration's `bench/`: `people.jsonl` (a sample of held-out people, whom all is held against), `held_out.json`
+(bits and bytes of each of their conversations), `scorecard.*`, `panel.png`, `corpus.*`, `judged/` (answers,
+judgments, reports), `examples/` (a run from their openings).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +19,32 @@ from selfplay.chat.conversation import Conversation
 from selfplay.config import GenerateConfig, with_assigned
 from selfplay.corpora import describe_corpora
 from selfplay.curating import Sources
-from selfplay.errors import DataError, SelfplayError
-from selfplay.generation import generate
+from selfplay.data.cleaning.duplicates import digest
+from selfplay.data.loading import is_held_out
+from selfplay.data.rows import row_of
+from selfplay.errors import BackendError, DataError
 from selfplay.judging import bench_questions
 from selfplay.loop.figures import CORPUS, PEOPLE, USERS
 from selfplay.loop.stages import BenchStage
 from selfplay.scoring import bench_simulator
 from selfplay.settings import flat
-from selfplay.store.store import DATABASE
-from selfplay.writing import replacing
+from selfplay.working import finish
+from selfplay.writing import replacing, write_rows
 
 if TYPE_CHECKING:
     from bench.intervals import Estimate
 
 Say = Callable[[str], None]
-HELD_OUT, EXAMPLES, OPENINGS, JUDGED = "held_out.json", "examples", "openings.jsonl", "judged"
+PEOPLE_FILE, HELD_OUT, EXAMPLES, OPENINGS, JUDGED = (
+    "people.jsonl",
+    "held_out.json",
+    "examples",
+    "openings.jsonl",
+    "judged",
+)
 _SIMULATED = "simulated"
 _CORPUS = {figure.name.replace("_", " "): figure.name for figure in CORPUS} | {"MTLD": "mtld"}
+_FEW = 30
 _DIGITS = 6
 """Of a figure in the ledger."""
 
@@ -48,8 +58,12 @@ class Measured:
     run: Path | None
     examples: GenerateConfig | None
     """Self-play that goes on from people's openings."""
-    before: tuple[Path, ...]
+    before: tuple[Path, ...] = ()
     """Held-out scores of the assistants before."""
+    learned_from: frozenset[str] = frozenset()
+    """Of people's datasets those that the assistant learns from too: only what is held out of its training counts."""
+    held_out: float = 0.0
+    """Share of a dataset that its training holds out."""
 
 
 def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
@@ -62,19 +76,38 @@ def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str,
         SelfplayError: data, models or judges that cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
-    people = list(islice(Sources(stage.people), stage.most))
+    people = sorted(_people(what, stage), key=_place)
     if not people:
         raise DataError(
             f"{', '.join(stage.people)}: no conversation of people to measure by; name others in bench.people"
         )
+    if len(people) < _FEW:
+        say(f"WARNING: only {len(people)} conversations of held-out people to measure by; name more in bench.people")
+    write_rows(map(row_of, people), out / PEOPLE_FILE)
     figures = _held_out(what, people, out)
     if what.run is not None:
-        figures |= _simulated(what.run, stage.people, out, say)
+        figures |= _simulated(what.run, out / PEOPLE_FILE, out, say)
     if stage.judge is not None:
         figures |= _judged(what, stage, out, say)
     if what.examples is not None and stage.examples:
         _play_examples(what.examples, people, stage.examples, out)
     return figures
+
+
+def _people(what: Measured, stage: BenchStage) -> list[Conversation]:
+    """A sample over all of people's datasets, the same one in every iteration."""
+    found = (
+        conversation
+        for name in stage.people
+        for conversation in Sources([name])
+        if name not in what.learned_from or is_held_out(conversation, what.held_out)
+    )
+    return nsmallest(stage.most, found, key=_place)
+
+
+def _place(conversation: Conversation) -> bytes:
+    """Where a conversation stands among all, by what is said in it."""
+    return digest(conversation)
 
 
 def _held_out(what: Measured, people: Sequence[Conversation], out: Path) -> dict[str, Any]:
@@ -98,9 +131,9 @@ def _held_out(what: Measured, people: Sequence[Conversation], out: Path) -> dict
     return found
 
 
-def _simulated(run: Path, people: Sequence[str], out: Path, say: Say) -> dict[str, Any]:
+def _simulated(run: Path, people: Path, out: Path, say: Say) -> dict[str, Any]:
     """Simulated users and whole conversations beside people's: scorecard and corpus statistics."""
-    wanted = ScorecardConfig(conversations={_SIMULATED: str(run)}, people=tuple(people))
+    wanted = ScorecardConfig(conversations={_SIMULATED: str(run)}, people=(str(people),))
     bench_simulator(wanted, GenerateConfig(), out, say)
     card = json.loads((out / "scorecard.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = {}
@@ -109,13 +142,12 @@ def _simulated(run: Path, people: Sequence[str], out: Path, say: Say) -> dict[st
         rows = card.get(name, {}).get("rows", {})
         found |= {name: _plain(rows[_SIMULATED])} if _SIMULATED in rows else {}
         beside |= {name: _plain(rows[PEOPLE])} if PEOPLE in rows else {}
-    corpora = {_SIMULATED: str(run), **{f"{PEOPLE} {name}": name for name in people}}
+    corpora = {_SIMULATED: str(run), PEOPLE: str(people)}
     described = {corpus.name: corpus for corpus in describe_corpora(corpora, out=out).found}
     for title, name in _CORPUS.items():
         if (figure := described[_SIMULATED].figures.get(title)) is not None:
             found[name] = _told(figure)
-        whose = described.get(f"{PEOPLE} {people[0]}")
-        if whose is not None and (figure := whose.figures.get(title)) is not None:
+        if (figure := described[PEOPLE].figures.get(title)) is not None:
             beside[name] = _told(figure)
     return {**found, PEOPLE: beside}
 
@@ -128,6 +160,12 @@ def _judged(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str,
         asked = {"set": chosen, "models": {name: str(what.assistant)}, "judge": stage.judge}
         config = with_assigned(JudgeConfig, asked, flat(stage.settings), "bench.settings")
         for report in bench_questions(config, out / JUDGED, say=say):
+            failed = sum(count for cause, count in report.unjudged.items() if cause.startswith("failed:"))
+            if failed:
+                raise BackendError(
+                    f"{chosen}: {failed:,} of {report.judgments:,} judgments failed ({', '.join(report.unjudged)}); "
+                    "the same command asks for them again"
+                )
             graded = [one.overall for one in report.graded if one.model == name]
             compared = [one.adjusted for one in report.compared if one.model == name]
             if (score := next(iter([*graded, *compared]), None)) is not None:
@@ -144,9 +182,7 @@ def _play_examples(config: GenerateConfig, people: Sequence[Conversation], numbe
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     folder = out / EXAMPLES
     given = {"openings": str(out / OPENINGS), "conversations": len(chosen), "out": str(folder)}
-    stopped = generate(config.model_copy(update=given), resume=(folder / DATABASE).exists()).stopped
-    if stopped is not None:
-        raise SelfplayError(f"playing the examples stopped: {stopped}; the same command goes on with it")
+    finish(config.model_copy(update=given), "playing the examples")
 
 
 def _told(figure: Estimate) -> list[float]:

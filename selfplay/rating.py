@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfplay.benchmark import JUDGE_KEY
 from selfplay.chat.conversation import Conversation
 from selfplay.data.cleaning.duplicates import digest
-from selfplay.errors import ConfigError, DataError
+from selfplay.errors import BackendError, ConfigError, DataError
 from selfplay.loop.config import Judge, Reward, Scores
 from selfplay.served import folder_identity, is_here, served, served_name
 
@@ -44,7 +45,15 @@ def by_file(config: Scores) -> Reasons:
     """
     scores = _read(Path(config.file))
 
+    seen: set[str] = set()
+
     def reasons(conversations: Sequence[Conversation]) -> list[str | None]:
+        for one in conversations:
+            if one.id in seen:
+                raise DataError(
+                    f"{config.file}: {one.id!r} is the id of two conversations; curate one source at a time"
+                )
+            seen.add(one.id)
         return [_reason(scores.get(one.id), config.lowest, "no score") for one in conversations]
 
     return reasons
@@ -89,6 +98,7 @@ async def _judged(config: Judge, matches: Sequence[Match], folder: Path, say: Sa
     from bench.judgement.judge import Judging, judge_all, unjudged
     from bench.judgement.made import check_made
     from bench.judgement.rows import hold
+    from bench.judgement.standings import cause_of
 
     name = await served_name(config.judge, config.endpoint, JUDGE_KEY)
     how = Judging(max_tokens=config.max_tokens, structured=config.structured, seed=config.seed)
@@ -103,7 +113,14 @@ async def _judged(config: Judge, matches: Sequence[Match], folder: Path, say: Sa
                 config.judge, name, config.endpoint, JUDGE_KEY, folder, structured=config.structured
             ) as judge:
                 await judge_all(matches, file, judge, how)
-        return list(file.rows)
+        rows = list(file.rows)
+    failed = [cause for row in rows if (cause := cause_of(row)) is not None and cause.startswith("failed:")]
+    if failed:
+        raise BackendError(
+            f"{name}: {len(failed):,} of {len(matches):,} verdicts failed ({', '.join(sorted(set(failed)))}); those "
+            "that were given stay, the same command asks for the others"
+        )
+    return rows
 
 
 def _settings(config: Judge) -> dict[str, Any]:
@@ -126,7 +143,7 @@ def _key(conversation: Conversation) -> str:
 
 
 def _reason(score: float | None, lowest: float, without: str) -> str | None:
-    if score is None:
+    if score is None or not isfinite(score):
         return without
     return f"below {lowest:g}" if score < lowest else None
 

@@ -149,13 +149,17 @@ def changed_keys(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[st
 
 
 def _compared(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run this run. Settings that an older version did not have count at their defaults."""
+    """What makes a run this run: models and openings by what they hold, wherever they lie.
+
+    Settings that an older version did not have count at their defaults.
+    """
     try:
         config = GenerateConfig.model_validate(facts["config"]).model_dump(mode="json")
     except ValidationError:
         config = facts["config"]
     weights = {f"{kind} weights": model["content_hash"][:12] for kind, model in facts["models"].items()}
-    settings = {key: value for key, value in flat(config).items() if not _is_operation(key)}
+    told = {kind for kind, model in facts["models"].items() if model["content_hash"]} | {"openings"}
+    settings = {key: value for key, value in flat(config).items() if not _is_operation(key) and key not in told}
     return {**settings, **weights, "text of openings": facts.get("openings")}
 
 

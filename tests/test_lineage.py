@@ -113,6 +113,20 @@ def test_what_nobody_can_tell(tmp_path):
         app.lineage(tmp_path / "kept.jsonl", "c7")
 
 
+def test_parquet_and_ids_of_several_runs(tmp_path):
+    for name, said in (("lr=1e-4", "a b c d e"), ("two", "f g h i j")):
+        hold(tmp_path / name, {"c0": [said, "f"]})
+    app.curate([str(tmp_path / "two")], tmp_path / "one.parquet", app.CurateConfig(), lambda line: None)
+    assert ("curation", "kept") in app.lineage(tmp_path / "one.parquet", "c0").facts
+    sources = [str(tmp_path / "lr=1e-4"), str(tmp_path / "two")]
+    app.curate(sources, tmp_path / "both.jsonl", app.CurateConfig(), lambda line: None)
+    with pytest.raises(
+        DataError, match=r"2 runs that have a conversation 'c0'; ask one of them: selfplay lineage .*lr=1e-4 c0"
+    ):
+        app.lineage(tmp_path / "both.jsonl", "c0")
+    assert f"run {tmp_path}/lr=1e-4" in flat(app.lineage(tmp_path / "both.jsonl"))
+
+
 def test_a_curation_again_takes_the_place_of_its_verdicts(tmp_path):
     run = tmp_path / "run"
     hold(run, {"c0": ["a b c d e", "f"], "c1": ["hi", "ho"]})

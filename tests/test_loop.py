@@ -1,24 +1,25 @@
 """The loop: what is done is skipped, what changed is named and made again, what was killed is finished."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import pytest
+from held_runs import hold
+from judge_files import data_folder
 
 from selfplay import app
+from selfplay.chat.models import content_hash, locate_model
 from selfplay.config import load_recipe, shipped_recipes
 from selfplay.data.mixing import load_mixture
-from selfplay.errors import ConfigError, DataError, StoreError
+from selfplay.errors import ConfigError, DataError, ModelError, StoreError
 from selfplay.inputs import with_data
 from selfplay.jobs import Job, Plan
 from selfplay.loop.ledger import Ledger, alone
-from selfplay.loop.stages import STAGES, LoopConfig
-from selfplay.looping import _is_done, _run
+from selfplay.loop.stages import LoopConfig
+from selfplay.looping import _is_done, _put_aside, _run
+from selfplay.settings import differences
+from selfplay.train.run import _identity, _refuse_changes
 
 
 def silent(line):
@@ -150,6 +151,7 @@ def test_the_recipes_for_gpus_are_whole(tmp_path, monkeypatch, name):
     assert run.simulator == ("models/usergpt-7b" if one else "loop/001/simulator")
     assert run.simulator_engine.replicas == (1 if one else 4)
     assert one or made.simulator_training(1).processes == 8
+    made.check()
     for dataset in (*config.assistant.human, *config.bench.people):
         assert app.entry_named(dataset).hub
     assert not {*config.assistant.human} & {*config.bench.people}
@@ -170,8 +172,8 @@ def test_adapters_are_trained_beside_the_model_and_merged_into_it(tmp_path, monk
         (out / "config.json").touch()
         (out / "training.json").write_bytes((adapter / "training.json").read_bytes())
 
-    monkeypatch.setattr("selfplay.jobs.train", train)
-    monkeypatch.setattr("selfplay.jobs.merge_adapters", merge)
+    monkeypatch.setattr("selfplay.working.train", train)
+    monkeypatch.setattr("selfplay.working.merge_adapters", merge)
     job = plan(tmp_path, assistant={"settings": {"lora.rank": 4}}).job(1, "assistant")
     figures = job.work()
     out = str(tmp_path / "loop/001/assistant")
@@ -180,6 +182,115 @@ def test_adapters_are_trained_beside_the_model_and_merged_into_it(tmp_path, monk
     assert figures["human_share"] == pytest.approx(1 - 10 / 20, abs=0.1)
     job.work()  # both are there: nothing is done again
     assert len(done) == 2
+
+
+def test_what_changes_a_stage_is_in_what_it_is_made_from(tmp_path):
+    """A setting, a file or folder that a setting names, the kept conversations, the people, the first assistant."""
+    words, reward = tmp_path / "words.txt", tmp_path / "reward"
+    words.write_text("darn\n", encoding="utf-8")
+    reward.mkdir()
+    (reward / "config.json").write_text("{}", encoding="utf-8")
+    hold(tmp_path / "loop/001/run", {"c0": ["a b c d e", "f"]})
+    settings = {"banned": str(words), "reward": {"model": str(reward), "lowest": 0}}
+
+    def made(stage, **changes):
+        return plan(tmp_path, curate={"settings": settings}, **changes).job(1, stage).made_from
+
+    assert made("curate") == made("curate")
+    for path, text in ((words, "heck\n"), (reward / "config.json", '{"a": 1}')):
+        before = made("curate")
+        path.write_text(text, encoding="utf-8")
+        assert [change.split(":")[0] for change in differences(before, made("curate"))] == [
+            f"inputs.{path if path == words else reward}"
+        ]
+    before = made("assistant")
+    with (tmp_path / "loop/001/kept.jsonl").open("a") as kept:
+        kept.write(
+            '{"id": "n", "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]}\n'
+        )
+    after = Plan(LoopConfig(), tmp_path / "loop", silent).job(1, "assistant").made_from
+    assert [change.split(":")[0] for change in differences(before, after)] == ["inputs.kept"]
+    first = plan(tmp_path).job(0, "bench").made_from
+    assert first["inputs"]["assistant"] == content_hash(locate_model("nano", "assistant"))
+    changed = plan(tmp_path, bench={"most": 50}).job(0, "bench").made_from
+    assert differences(first, changed) == ["settings.most: 400 → 50"]
+    served = {"judge": "http://h:1/v1", "settings": {"data": str(tmp_path), "judge_endpoint": {"timeout": 3}}}
+    slower = {"judge": "http://h:1/v1", "settings": {"data": str(tmp_path), "judge_endpoint": {"timeout": 9}}}
+    assert (
+        plan(tmp_path, bench=served).job(0, "bench").made_from == plan(tmp_path, bench=slower).job(0, "bench").made_from
+    )
+
+
+def test_a_bench_that_is_made_again_keeps_the_answers_of_the_same_assistant(tmp_path):
+    asked = {"data": str(tmp_path), "max_tokens": 64}
+    job = plan(tmp_path, bench={"settings": asked}).job(0, "bench")
+    before = plan(tmp_path, bench={"settings": asked, "most": 50, "examples": 0}).job(0, "bench").made_from
+    assert job.lasts(before) == ("judged",)
+    other = plan(tmp_path, bench={"settings": {**asked, "max_tokens": 65}}).job(0, "bench").made_from
+    assert job.lasts(other) == ()
+    assert job.lasts({**before, "inputs": {"assistant": "another"}}) == ()
+    (job.output / "judged").mkdir(parents=True)
+    (job.output / "scorecard.md").touch()
+    _put_aside(job, before)
+    assert [path.name for path in job.output.iterdir()] == ["judged"]
+
+
+def test_curation_in_a_loop_knows_people_the_simulators_data_and_the_questions(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFPLAY_BENCH_DATA", str(data_folder(tmp_path / "bench-data")))
+    judged = plan(tmp_path, bench={"judge": "gpt-4.1"}).curation(1)
+    assert judged.against == ("sample",)
+    assert judged.benchmarks == (str(tmp_path / "bench-data/mt_bench/question.jsonl"),)
+    named = {"against": ["sgd_dev"], "memorised_from": ["sample"]}
+    own = plan(tmp_path, curate={"settings": named}).curation(1)
+    assert (own.against, own.memorised_from, own.benchmarks) == (("sgd_dev",), ("sample",), ())
+    with pytest.raises(ConfigError, match="ids are the same in every iteration"):
+        plan(tmp_path, curate={"settings": {"scores": {"file": "x", "lowest": 1}}}).curation(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "told"),
+    [
+        ({"assistant": {"human": ["sample"], "settings": {"optim.learning_rte": 1}}}, ConfigError, "learning_rte"),
+        ({"curate": {"settings": {"min_round": 1}}}, ConfigError, "min_round"),
+        ({"simulator": {"train": "first", "settings": {"optim.epoch": 1}}}, ConfigError, "epoch"),
+        ({"generate": {"recipe": "nano/generat"}}, ConfigError, "nano/generat"),
+        ({"bench": {"judge": "nano", "settings": {"max_token": 1}}}, ConfigError, "max_token"),
+        ({"bench": {"judge": "nano", "sets": ["mt-bensh"]}}, ConfigError, "mt-bensh"),
+        ({"assistant": {"human": ["sgd_trian"]}}, DataError, "sgd_trian"),
+        ({"assistant": {"human": ["sample"], "first": "nowhere"}}, ModelError, "nowhere"),
+        ({"simulator": {"model": "nowhere"}}, ModelError, "nowhere"),
+    ],
+)
+def test_what_a_later_stage_would_stumble_over_is_told_before_the_first_one_begins(tmp_path, settings, error, told):
+    with pytest.raises(error, match=told):
+        app.loop(LoopConfig.model_validate(settings), tmp_path / "out", silent)
+    assert not list(tmp_path.glob("out/0*"))
+
+
+def test_people_whom_the_assistant_learns_from_are_measured_where_its_training_holds_them_out(tmp_path):
+    told = plan(tmp_path, assistant={"human": ["sample"], "settings": {"data.held_out": 0.2}}).job(0, "bench").made_from
+    assert told["settings"]["held out of people"] == 0.2
+    kept = str(tmp_path / "loop/001/kept.jsonl")
+    apart = plan(tmp_path, bench={"people": [kept]}).job(0, "bench").made_from
+    assert apart["settings"]["held out of people"] == 0.0
+    human = {"human": ["sample", f"{tmp_path}/loop/../loop/001/kept.jsonl=2"]}  # the same file by another name
+    assert plan(tmp_path, assistant=human, bench={"people": [kept]}).job(0, "bench").made_from["settings"][
+        "held out of people"
+    ] == pytest.approx(0.05)
+
+
+def test_a_training_goes_on_where_its_base_and_data_lie_elsewhere(tmp_path):
+    """The base is known by its content, the data by its fingerprint; a recipe that changes is still refused."""
+    config = plan(tmp_path).assistant_training(1)
+    moved = tmp_path / "moved"
+    shutil.copytree(str(config.base), moved)
+    elsewhere = config.model_copy(update={"base": str(moved), "out": "elsewhere"})
+    assert _identity(config)["base"] == _identity(elsewhere)["base"] == content_hash(moved)
+    stored = {**_identity(config), "data fingerprint": "f"}
+    data = {"data": {**stored["data"], "datasets": ["another/kept.jsonl=1"]}}
+    _refuse_changes(tmp_path, stored, {**_identity(elsewhere), **data, "data fingerprint": "f"})
+    with pytest.raises(ConfigError, match=r"data.datasets: .*another/kept"):
+        _refuse_changes(tmp_path, stored, {**stored, **data, "data fingerprint": "g"})
 
 
 def test_people_get_their_share_of_what_is_trained_on(tmp_path):
@@ -229,52 +340,3 @@ def test_a_broken_entry_is_named(tmp_path):
     (tmp_path / "ledger/001-curate.json").write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match=r"001-curate.json: cannot be read .*remove it to run the stage again"):
         Ledger(tmp_path).entries()
-
-
-@pytest.mark.engine
-@pytest.mark.training
-def test_a_real_loop_killed_in_its_training_finishes_as_if_it_had_not_been(tmp_path):
-    settings = {
-        "iterations": 1,
-        "generate": {"settings": {"conversations": 12, "max_rounds": 4}},
-        "curate": {"settings": {"endings": ["user_ended", "max_rounds"], "personal": False, "near_duplicates": None}},
-        "assistant": {
-            "settings": {"optim": {"max_steps": 60, "batch_tokens": 1024}, "save_steps": 2, "data.held_out": 0.1}
-        },
-        "bench": {"most": 20},
-    }
-    recipe = tmp_path / "loop.yaml"
-    recipe.write_text(json.dumps(settings), encoding="utf-8")
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "selfplay.cli", "loop", str(recipe), "--out", str(out)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 200
-    while not list(out.glob("001/assistant/checkpoints/checkpoint-*/trainer_state.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert [entry.state for entry in Ledger(out).entries()] == ["done", "done", "running"]
-    generated = (out / "ledger/001-generate.json").read_bytes()
-    lines = []
-    ledger = app.loop(LoopConfig.model_validate(settings), out, lines.append)
-    assert [(entry.stage, entry.state) for entry in ledger.entries()] == [
-        (stage, "done") for stage in STAGES if stage != "simulator"
-    ]
-    assert (out / "ledger/001-generate.json").read_bytes() == generated
-    assert "iteration 1, generate: done before" in lines
-    figures = {entry.stage: entry.figures for entry in ledger.entries()}
-    assert figures["assistant"]["steps"] == 60
-    assert figures["curate"]["kept"] > 0
-    assert figures["bench"]["bits_per_byte"][0] > 0
-    kept = len((out / "001/kept.jsonl").read_text().splitlines())
-    assert kept == figures["curate"]["kept"]
-    lines.clear()
-    app.loop(LoopConfig.model_validate(settings), out, lines.append)
-    assert [line for line in lines if line.startswith("iteration")] == [
-        f"iteration 1, {stage}: done before" for stage in STAGES if stage != "simulator"
-    ]

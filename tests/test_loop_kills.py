@@ -126,11 +126,81 @@ def test_a_disk_too_full_for_the_ledger_does_not_hide_what_broke(tmp_path, monke
         scripted_loop.run(tmp_path, fails={(1, "simulator"): SelfplayError("the loss is no number")}, say=lines.append)
     assert "cannot be written either" in lines[-1]
     full.add("done")
-    with pytest.raises(SelfplayError, match=r"ledger: cannot be written .*the same command goes on"):
+    with pytest.raises(SelfplayError, match=r"No space left .*the same command goes on"):
         scripted_loop.run(tmp_path / "two")
+    full.add("running")
+    with pytest.raises(SelfplayError, match=r"No space left .*the same command goes on"):
+        scripted_loop.run(tmp_path / "three")
     monkeypatch.undo()
     scripted_loop.run(tmp_path)
     assert all(entry.state == "done" for entry in app.loop_status(tmp_path).entries)
+
+
+def test_what_is_not_here_any_more_is_told_by_status(tmp_path, monkeypatch):
+    scripted_loop.run(tmp_path, iterations=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(scripted_loop.ScriptedPlan, "curate", lambda self, n: 1 / 0 if n == 2 else None)
+        with pytest.raises(ZeroDivisionError):
+            scripted_loop.run(tmp_path)
+    status = app.loop_status(tmp_path)
+    assert status.stopped == "iteration 2, curate cannot begin: ZeroDivisionError: division by zero"
+    assert not status.alarmed
+    assert scripted_loop.run(tmp_path).stopped is None
+
+
+def test_what_was_done_after_a_stage_that_is_made_again_is_stale_until_it_is_looked_at(tmp_path):
+    scripted_loop.run(tmp_path)
+    lines = []
+    with pytest.raises(SelfplayError):
+        scripted_loop.run(tmp_path, seed=7, fails={(1, "generate"): SelfplayError("no")}, say=lines.append)
+    assert "iteration 0, bench: made again, since settings.seed: 0 → 7" in lines
+    status = app.loop_status(tmp_path)
+    states = {(entry.iteration, entry.stage): entry.state for entry in status.entries}
+    assert states[1, "simulator"] == "done"
+    assert states[1, "generate"] == "failed"
+    assert {states[1, "bench"], states[2, "bench"], states[2, "generate"]} == {"stale"}
+    assert 2 not in status.found
+    shown = CliRunner().invoke(cli, ["loop", "status", str(tmp_path)], catch_exceptions=False).output
+    assert "0 of 2 iterations, not running" in shown
+    scripted_loop.run(tmp_path, seed=7)
+    assert {entry.state for entry in app.loop_status(tmp_path).entries} == {"done"}
+
+
+def test_a_stale_stage_that_comes_out_the_same_is_done(tmp_path):
+    scripted_loop.run(tmp_path)
+    (tmp_path / "001/kept.jsonl").unlink()
+    lines = []
+    scripted_loop.run(tmp_path, say=lines.append)
+    assert "iteration 1, curate: begins" in lines
+    assert "iteration 1, assistant: done before" in lines
+    assert {entry.state for entry in app.loop_status(tmp_path).entries} == {"done"}
+
+
+def test_an_unfinished_stage_that_has_changed_says_so_before_it_is_put_aside(tmp_path):
+    with pytest.raises(SelfplayError):
+        scripted_loop.run(tmp_path, fails={(1, "generate"): SelfplayError("no")})
+    (tmp_path / "001/run").mkdir()
+    lines = []
+    scripted_loop.run(tmp_path, seed=7, say=lines.append)
+    assert "iteration 1, generate: made again, since settings.seed: 0 → 7" in lines
+    assert list(tmp_path.glob("001/run.aside-*"))
+
+
+def test_fewer_iterations_are_counted_as_asked(tmp_path):
+    scripted_loop.run(tmp_path)
+    status = scripted_loop.run(tmp_path, iterations=1)
+    assert {entry.iteration for entry in status.entries} == {0, 1}
+
+
+def test_time_of_attempts_that_failed_outlives_a_kill(tmp_path):
+    with pytest.raises(SelfplayError):
+        scripted_loop.run(tmp_path, fails={(1, "generate"): SelfplayError("no")})
+    ledger = Ledger(tmp_path)
+    entry = ledger.entry(1, "generate")
+    entry.state, entry.ended, entry.before = "running", None, 7200.0  # as a kill leaves it
+    ledger.write(entry)
+    scripted_loop.run(tmp_path)
+    assert ledger.entry(1, "generate").seconds > 7200
 
 
 def test_two_loops_at_once_and_status_beside_one(tmp_path):

@@ -76,9 +76,11 @@ def test_the_pictures_of_the_markdown_lie_beside_it(folder, pages):
 
 def test_a_report_of_a_loop_that_has_only_begun_or_failed(tmp_path):
     with pytest.raises(RuntimeError):
-        scripted_loop.run(tmp_path, fails={(1, "generate"): RuntimeError("no luck")})
-    html = app.loop_report(tmp_path)[0].read_text(encoding="utf-8")
+        scripted_loop.run(tmp_path, fails={(1, "generate"): RuntimeError("no luck\n# <b> `")})
+    html, markdown = (page.read_text(encoding="utf-8") for page in app.loop_report(tmp_path))
     assert "iteration 1, generate failed: RuntimeError: no luck" in html
+    assert "- **warning:** `iteration 1, generate failed: RuntimeError: no luck # &lt;b&gt; '`" not in markdown
+    assert "- **warning:** `iteration 1, generate failed: RuntimeError: no luck # <b> '`" in markdown
     assert "0 of 2 iterations, not running" in html
     with pytest.raises(ConfigError, match="no loop in it"):
         app.loop_report(tmp_path / "nowhere")

@@ -5,7 +5,7 @@ import pytest
 from selfplay.config import validated
 from selfplay.errors import ConfigError
 from selfplay.loop.figures import NAMES, Value, by_iteration
-from selfplay.loop.health import alarms, check
+from selfplay.loop.health import alarms, check, unchecked
 from selfplay.loop.stages import HEALTH, Limit, LoopConfig, StopRules
 from selfplay.loop.stopping import out_of_budget, spent, without_gain
 
@@ -119,6 +119,14 @@ def test_held_out_loss_gains_by_its_paired_difference():
     assert without_gain(StopRules(), found, 1) is None
 
 
+def test_a_figure_that_is_no_number_is_an_alarm_and_one_that_is_missing_is_said():
+    limits = [Limit(figure="rounds", lowest=1), Limit(figure="mtld", of="people", lowest=0.1)]
+    found = {1: {"rounds": Value(float("nan"))}}
+    assert [str(one)[:13] for one in alarms(check(found, limits), 1)] == ["rounds is nan"]
+    assert unchecked(found, limits, 1) == ["mtld"]
+    assert unchecked(found, limits, 0) == []
+
+
 def test_budgets():
     tokens, hours = spent([(1800, {"tokens": 700}), (1800, {"tokens": None}), (3600, {"kept": 3})])
     assert (tokens, hours) == (700, 2)
@@ -131,6 +139,7 @@ def test_budgets():
     ("settings", "told"),
     [
         ({"health": [{"figure": "distinct_3", "lowest": 1}]}, "no figure 'distinct_3'; there are bits_per_byte"),
+        ({"health": [{"figure": "bits_per_byte", "of": "people", "lowest": 1}]}, "people have no bits_per_byte"),
         ({"health": [{"figure": "rounds"}]}, "limits nothing; give lowest, highest or both"),
         ({"health": [{"figure": "mt-bench", "lowest": 3}]}, "no figure 'mt-bench'"),  # nobody judges
         ({"stop": {"no_gain_in": "rounds"}}, "stop.no_gain_in: no score 'rounds'; there are bits_per_byte"),

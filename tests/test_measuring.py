@@ -7,10 +7,11 @@ from held_runs import hold
 from judge_files import CATEGORIES, data_folder, judging
 
 from selfplay.chat.models import locate_model
-from selfplay.errors import DataError, SelfplayError
+from selfplay.data.loading import is_held_out
+from selfplay.errors import BackendError, DataError, SelfplayError
 from selfplay.loop.figures import CORPUS, NAMES, USERS
 from selfplay.loop.stages import BenchStage
-from selfplay.measuring import HELD_OUT, Measured, measure
+from selfplay.measuring import HELD_OUT, Measured, _people, measure
 
 NANO = locate_model("nano", "assistant")
 QUIET = {"people": ("sample",), "most": 10, "examples": 0}
@@ -59,7 +60,7 @@ def test_the_gain_is_paired_and_over_the_best_one_before(first, tmp_path):
 def test_a_run_is_beside_people_in_users_and_corpus(tmp_path, sample):
     texts = {f"c{n}": [turn.content for turn in one.turns] for n, one in enumerate(sample[:60])}
     hold(tmp_path / "run", texts)
-    figures = measured(1, tmp_path / "bench", tmp_path / "run")
+    figures = measured(1, tmp_path / "bench", tmp_path / "run", most=100)
     people = figures.pop("people")
     assert set(figures) <= NAMES
     assert {figure.name for figure in (*USERS, *CORPUS)} <= set(figures)
@@ -73,6 +74,42 @@ def test_a_run_is_beside_people_in_users_and_corpus(tmp_path, sample):
         "corpus.md",
         HELD_OUT,
     }
+
+
+def test_people_are_a_sample_over_all_sets_and_nothing_that_is_learned_from(tmp_path, sample):
+    """The same in every order and every iteration; of a set that is trained on only what its training holds out."""
+    other = tmp_path / "other.jsonl"
+    said = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}] for n in range(120)]
+    rows = (json.dumps({"id": f"o{n}", "messages": messages}) + "\n" for n, messages in enumerate(said))
+    other.write_text("".join(rows), encoding="utf-8")
+
+    def drawn(*names, most=40, **learned):
+        stage = BenchStage(people=names, most=most)
+        return _people(Measured(1, NANO, None, None, **learned), stage)
+
+    both = drawn("sample", str(other))
+    assert both == drawn(str(other), "sample")
+    assert 10 < sum(one.id.startswith("o") for one in both) < 30
+    assert drawn("sample") != sample[:40]
+    learned = drawn("sample", most=400, learned_from=frozenset({"sample"}), held_out=0.3)
+    assert 20 < len(learned) < 60
+    assert all(is_held_out(one, 0.3) for one in learned)
+
+
+def test_a_judge_that_fails_is_a_stage_that_failed_and_goes_on(tmp_path):
+    data = data_folder(tmp_path / "data")
+    answers = tmp_path / "bench/judged/mt_bench/model_answer/iteration-1.jsonl"
+    answers.parent.mkdir(parents=True)
+    said = [{"question_id": n, "choices": [{"index": 0, "turns": ["Yes.", "No."]}]} for n in range(1, 9)]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+    settings = {"data": str(data), "judge_endpoint": {"timeout": 0.5, "attempts": 1, "first_delay": 0.01}}
+    with (
+        judging(faults=0.6, stall=1) as url,
+        pytest.raises(BackendError, match=r"of 16 judgments failed .*asks for them again"),
+    ):
+        measured(1, tmp_path / "bench", judge=url, settings=settings)
+    with judging() as url:
+        assert "mt-bench" in measured(1, tmp_path / "bench", judge=url, settings=settings)
 
 
 def test_answers_are_judged_and_what_is_there_is_not_asked_for_again(tmp_path):

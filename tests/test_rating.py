@@ -134,6 +134,28 @@ def test_a_judge_rates_whole_conversations_once(tmp_path):
     assert "rates 1 conversations, 11 were rated" in lines[1]
 
 
+def test_a_judge_that_fails_keeps_what_it_said_and_is_asked_for_the_rest(tmp_path):
+    settings = {"judge": {"lowest": 4, "endpoint": {"timeout": 0.5, "attempts": 1, "first_delay": 0.01}}}
+    with judging(lambda request: "[[7]]", faults=0.5, stall=1) as url:
+        settings["judge"]["judge"] = url
+        with pytest.raises(BackendError, match=r"of 12 verdicts failed .*the same command asks for the others"):
+            curated(tmp_path, **settings)
+    with judging(lambda request: "[[7]]") as url:
+        settings["judge"]["judge"] = url
+        lines = []
+        assert curated(tmp_path, lines, **settings)[0].kept == 12
+    assert 0 < int(lines[0].split(" rates ")[1].split()[0]) < 12
+
+
+def test_scores_by_ids_that_are_not_ones_own_are_refused(tmp_path):
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text('{"id": "c0", "score": NaN}\n', encoding="utf-8")
+    reasons = by_file(Scores(file=str(scores), lowest=0))
+    assert reasons(TALKS[:1]) == ["no score"]
+    with pytest.raises(DataError, match="'c0' is the id of two conversations"):
+        reasons(TALKS[:1])
+
+
 def test_a_judge_that_is_gone_keeps_what_it_said(tmp_path):
     with judging(lambda request: "[[7]]") as url:
         pass

@@ -2,6 +2,8 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
+from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ from selfplay.chat.speakers import Usage
 from selfplay.errors import StoreError
 from selfplay.store.export import export
 from selfplay.store.records import Entry, Plan
-from selfplay.store.schema import MIGRATIONS
+from selfplay.store.schema import MIGRATIONS, migrate
 from selfplay.store.store import DATABASE, RunReader, RunStore
 
 PLANS = [Plan(0, "c0", 11, (Turn("system", "be brief", "fixed"),)), Plan(1, "c1", 12), Plan(2, "c2", 13)]
@@ -47,6 +49,34 @@ async def test_what_was_committed_is_read_back_as_it_was(folder):
     assert totals.usage == Usage(60, 44, 6)
     assert totals.rejected == {"empty": 2}
     run.close()
+
+
+def test_two_processes_that_bring_one_file_up_at_the_same_moment(tmp_path, monkeypatch):
+    """Both have read the old version; the second one finds the work done."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as first, closing(sqlite3.connect(path)) as second:
+        monkeypatch.setattr("selfplay.store.schema.MIGRATIONS", MIGRATIONS[:1])
+        migrate(first)
+        monkeypatch.undo()
+
+        class Late:
+            """A connection whose first look was before the other's work."""
+
+            looked = False
+
+            def execute(self, query):
+                if not self.looked:
+                    self.looked = True
+                    found = second.execute(query).fetchone()
+                    migrate(first)
+                    return SimpleNamespace(fetchone=lambda: found)
+                return second.execute(query)
+
+            def __getattr__(self, name):
+                return getattr(second, name)
+
+        migrate(Late())
+        assert second.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
 async def test_unfinished_conversations_come_back_with_their_turns_and_sampled_ids(folder):

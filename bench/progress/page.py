@@ -6,6 +6,7 @@ What models said is data: the HTML escapes it and runs no script, the Markdown k
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +68,11 @@ def as_html(page: Page, folder: Path) -> str:
 
 def as_markdown(page: Page) -> str:
     """The page with its pictures beside it."""
-    parts = [f"# {page.title}", page.lead]
+    parts = [f"# {_plain(page.title)}", _plain(page.lead)]
     if page.tiles:
         parts.append(markdown(("", "", ""), page.tiles))
     if page.remarks:
-        parts.append("\n".join(f"- **{kind}:** {text}" for kind, text in page.remarks))
+        parts.append("\n".join(f"- **{kind}:** {_inline(text)}" for kind, text in page.remarks))
     for section in page.sections:
         parts += [f"## {section.title}", section.text]
         parts += [f"![{what}]({name})" for name, what in section.pictures.items()]
@@ -85,6 +86,16 @@ def as_markdown(page: Page) -> str:
             text = "\n".join(f"{turn.role}: {turn.content}" for turn in conversation.turns)
             parts += [f"**{name}**", fenced(f"{text}\n({conversation.ended})")]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _plain(text: str) -> str:
+    """A text of the recipe in one line, its markup left as it is seen."""
+    return re.sub(r"([\\`*_<>\[\]#|!])", r"\\\1", " ".join(text.split()))
+
+
+def _inline(text: str) -> str:
+    """A text in one line that is no markup."""
+    return f"`{' '.join(text.replace('`', chr(39)).split())}`"
 
 
 def _inside(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from selfplay.loop.figures import Found, Value, number
 from selfplay.loop.stages import Limit
@@ -29,6 +30,8 @@ class Checked:
     def alarm(self) -> bool:
         """Whether it is past its limit."""
         low, high = self.limit.lowest, self.limit.highest
+        if not isfinite(self.measured):
+            return True
         return (low is not None and self.measured < low) or (high is not None and self.measured > high)
 
     def __str__(self) -> str:
@@ -59,6 +62,14 @@ def alarms(checked: Sequence[Checked], iteration: int) -> list[Checked]:
     """What is past its limit in one iteration, what stops the loop first."""
     found = [one for one in checked if one.iteration == iteration and one.alarm]
     return sorted(found, key=lambda one: one.limit.then != "stop")
+
+
+def unchecked(found: Mapping[int, Found], limits: Sequence[Limit], iteration: int) -> list[str]:
+    """Figures whose limits could not be looked at in an iteration that has been measured."""
+    if not iteration:  # the assistant alone
+        return []
+    names = dict.fromkeys(limit.figure for limit in limits)
+    return [name for name in names if name not in found.get(iteration, {})]
 
 
 def _against(found: Mapping[int, Found], iteration: int, limit: Limit) -> float | None:

@@ -24,9 +24,16 @@ from selfplay.loop.stages import STAGES, Stage
 from selfplay.settings import differences
 from selfplay.writing import replacing
 
-State = Literal["running", "done", "failed", "interrupted"]
+State = Literal["running", "done", "failed", "interrupted", "stale"]
+"""stale: done, but a stage before it is being made again."""
 _TRIES = 10
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def as_written(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a ledger has them, JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return plain
 
 
 @cache
@@ -103,11 +110,17 @@ class Ledger:
         return [entry for entry in found if entry is not None]
 
     def changed(self, iteration: int, stage: Stage, made_from: Mapping[str, Any]) -> list[str] | None:
-        """What differs from how a finished stage was made; None: it has not finished."""
+        """What differs from how a stage was made, or begun; None: it has not begun."""
         entry = self.entry(iteration, stage)
-        if entry is None or entry.state != "done":
-            return None
-        return differences(entry.made_from, json.loads(json.dumps(made_from, default=str)))
+        return None if entry is None else differences(entry.made_from, as_written(made_from))
+
+    def outdate(self, iteration: int, stage: Stage) -> None:
+        """Mark what was done after a stage as stale: the stage is being made again."""
+        place = (iteration, STAGES.index(stage))
+        for entry in self.entries():
+            if entry.state == "done" and (entry.iteration, STAGES.index(entry.stage)) > place:
+                entry.state = "stale"
+                self.write(entry)
 
     def _path(self, iteration: int, stage: Stage) -> Path:
         return self.folder / f"{iteration:03d}-{stage}.json"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from selfplay.loop.figures import NAMES
+from selfplay.loop.figures import CORPUS, NAMES, USERS
 
 Stage = Literal["simulator", "generate", "curate", "assistant", "bench"]
 STAGES: tuple[Stage, ...] = ("simulator", "generate", "curate", "assistant", "bench")
@@ -92,6 +92,9 @@ class Limit(_Strict):
     def _limits_something(self) -> Limit:
         if self.lowest is None and self.highest is None:
             raise ValueError("limits nothing; give lowest, highest or both")
+        people = [figure.name for figure in (*USERS, *CORPUS) if figure.name != "ended_by_user"]
+        if self.of == "people" and self.figure not in people:
+            raise ValueError(f"people have no {self.figure}; of people there are {', '.join(people)}")
         return self
 
 

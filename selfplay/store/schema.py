@@ -71,4 +71,12 @@ def migrate(database: sqlite3.Connection, writable: bool = True) -> None:
             "upgrade the package to open it"
         )
     for number in range(version, len(MIGRATIONS) if writable else version):
-        database.executescript(f"BEGIN; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        try:
+            script = f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
+            database.executescript(script)
+        except sqlite3.OperationalError:
+            if database.in_transaction:
+                database.rollback()
+            (now,) = database.execute("PRAGMA user_version").fetchone()
+            if now <= number:  # else another process brought it up at the same moment
+                raise

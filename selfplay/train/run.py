@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfplay.chat.models import content_hash
 from selfplay.errors import ConfigError
 from selfplay.settings import differences
 from selfplay.train.config import TrainConfig
 from selfplay.train.environment import check_environment, several_gpus
 from selfplay.train.prepare import gather, read, write
+from selfplay.writing import replacing
 
 CHECKPOINTS = "checkpoints"
 _OWNER = "run.json"
@@ -55,10 +57,11 @@ def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], Non
 
 def _train(config: TrainConfig, folder: Path, resume: bool, say: Callable[[str], None]) -> None:
     gathered = gather(config, say)
-    identity = {**config.model_dump(mode="json"), "data fingerprint": gathered.fingerprint}
+    identity = {**_identity(config), "data fingerprint": gathered.fingerprint}
     checkpoint = _find_checkpoint(folder, identity) if resume else None
     write(gathered, folder)
-    (folder / _OWNER).write_text(json.dumps(identity), encoding="utf-8")
+    with replacing(folder / _OWNER) as partial:
+        partial.write_text(json.dumps(identity), encoding="utf-8")
     del gathered
     if config.launched or several_gpus():
         from selfplay.train.launch import launch
@@ -114,7 +117,15 @@ def _check_owner(folder: Path, config: TrainConfig, resume: bool) -> None:
         raise ConfigError(f"{folder} holds no checkpoint; start without --resume")
     stored = json.loads(note.read_text(encoding="utf-8"))
     fingerprint = {"data fingerprint": stored.get("data fingerprint")}
-    _refuse_changes(folder, stored, {**config.model_dump(mode="json"), **fingerprint})
+    _refuse_changes(folder, stored, {**_identity(config), **fingerprint})
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """What may not change on resuming; a base is known by its content, wherever it lies."""
+    told = config.model_dump(mode="json")
+    if config.base is not None and Path(config.base).is_dir():
+        told["base"] = content_hash(Path(config.base))
+    return told
 
 
 def _find_checkpoint(folder: Path, identity: dict[str, Any]) -> str | None:
@@ -136,6 +147,7 @@ def _readable(file: Path) -> bool:
 
 
 def _refuse_changes(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
-    changed = differences(stored, asked, _NOT_COMPARED)
+    same_data = stored.get("data fingerprint") == asked.get("data fingerprint")
+    changed = differences(stored, asked, (*_NOT_COMPARED, *(("data.datasets",) if same_data else ())))
     if changed:
         raise ConfigError(f"{folder} belongs to other settings: {'; '.join(changed)}; resume with the same ones")

@@ -1,0 +1,98 @@
+"""What the stages of a loop do: train, play, keep. Each goes on with what is there, and returns its figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfplay.curating import Sources, curate
+from selfplay.data.loading import is_held_out
+from selfplay.errors import SelfplayError
+from selfplay.generation import generate, open_run
+from selfplay.loop.stopping import TOKENS
+from selfplay.playing import INTERRUPTED
+from selfplay.store.store import DATABASE
+from selfplay.store.summary import summarise
+from selfplay.training import merge_adapters, train
+
+if TYPE_CHECKING:
+    from selfplay.config import GenerateConfig
+    from selfplay.loop.config import CurateConfig
+    from selfplay.train.config import TrainConfig
+
+Say = Callable[[str], None]
+ADAPTERS = ".adapters"
+"""Ends the name of the folder where a stage's adapters lie that its model was made with."""
+CHECKPOINTS = "checkpoints"
+
+
+def trained(config: TrainConfig, say: Say) -> dict[str, Any]:
+    """Train, or go on; a model that is there already was finished just before a kill. Adapters are merged."""
+    out = Path(config.out)
+    folder = out if config.lora is None else out.with_name(out.name + ADAPTERS)
+    if not (out / "config.json").exists():
+        if not (folder / "training.json").exists():
+            resume = (folder / CHECKPOINTS / "run.json").exists()
+            train(config.model_copy(update={"out": str(folder)}), resume=resume, say=say)
+        if folder != out:
+            merge_adapters(folder, out)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a kill may have left them beside a finished model
+    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    epochs = record["log"][-1].get("epoch", 1.0) if record["log"] else 1.0
+    told = {"trained_on": record["conversations"], "steps": record["steps"], "eval_loss": record["eval_loss"]}
+    return {**told, TOKENS: round(record["supervised_tokens"] * epochs)}
+
+
+def learned(config: TrainConfig, kept: Path, say: Say) -> dict[str, Any]:
+    """Train the assistant, and count whose conversations it learned from."""
+    figures = trained(config, say)
+    generated = sum(not is_held_out(one, config.data.held_out) for one in Sources([str(kept)]))
+    return {**figures, "human_share": round(1 - generated / figures["trained_on"], 6)}
+
+
+def played(config: GenerateConfig) -> dict[str, Any]:
+    """Hold the conversations that are owed."""
+    out = Path(str(config.out))
+    finish(config, "generating")
+    run = open_run(out)
+    try:
+        summary, totals = summarise(run.conversations(), run.totals(), {}), run.totals()
+    finally:
+        run.close()
+    sampled = sum(usage.sampled_tokens for usage in totals.by_role.values())
+    return {"conversations": summary.conversations, "rounds": summary.rounds.mean, TOKENS: sampled}
+
+
+def finish(config: GenerateConfig, what: str) -> None:
+    """Begin a run, or go on with it, to its end.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; turns in flight were finished.
+        SelfplayError: it stopped for another reason.
+    """
+    stopped = generate(config, resume=(Path(str(config.out)) / DATABASE).exists()).stopped
+    if stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+    if stopped is not None:
+        raise SelfplayError(f"{what} stopped: {stopped}; the same command goes on with it")
+
+
+def curated(run: Path, out: Path, config: CurateConfig, say: Say) -> dict[str, Any]:
+    """Keep what is fit to be learned from."""
+    done = curate([str(run)], out, config, say)
+    copied = {} if done.copies is None else {"copied": done.copies.share}
+    return {"conversations": done.tally.conversations, "kept": done.kept, **copied}
+
+
+def release_gpu() -> None:
+    """Give back what this process holds of a GPU: the next stage's engines ask for nearly all of it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        import gc
+
+        gc.collect()
+        torch.cuda.empty_cache()
