@@ -13,7 +13,7 @@ from selfplay import app
 from selfplay.loop.ledger import Ledger
 from selfplay.loop.stages import STAGES, LoopConfig
 
-SHORT = {"optim": {"max_steps": 40, "batch_tokens": 1024}, "save_steps": 2, "data.held_out": 0.1}
+SHORT = {"optim": {"max_steps": 24, "batch_tokens": 1024}, "save_steps": 2, "data.held_out": 0.1}
 SETTINGS = {
     "iterations": 1,
     "simulator": {"train": "first", "settings": {"base": "nano", "data.datasets": ["sample"], "optim.max_steps": 2}},
@@ -69,11 +69,11 @@ def test_a_loop_killed_in_its_training_goes_on_with_it(killed, finished):
     ]  # fmt: skip
     assert "iteration 1, generate: done before" in lines
     figures = looped.found[1]
-    assert figures["steps"].value == 40
+    assert figures["steps"].value == 24
     assert figures["kept"].value == len((out / "001/kept.jsonl").read_text().splitlines()) > 0
     assert 0.3 < figures["human_share"].value < 0.7
     assert figures["gain"].low <= figures["gain"].value <= figures["gain"].high
-    assert {"naturalness_auc", "distinct_2", "rounds", "tokens_per_assistant_turn"} <= set(figures)
+    assert {"naturalness_auc", "words_per_turn", "rounds", "tokens_per_assistant_turn"} <= set(figures)
     lines.clear()
     app.loop(LoopConfig.model_validate(SETTINGS), out, lines.append)
     told = [line for line in lines if line.startswith("iteration")]
@@ -105,14 +105,16 @@ def test_its_report_has_the_examples_that_were_played(finished):
     assert entry.host
 
 
-def test_what_a_loop_will_take_is_foreseen_from_real_samples():
+def test_what_a_loop_will_take_is_foreseen_from_real_samples(tmp_path):
     settings = {**SETTINGS, "iterations": 3, "simulator": {}, "bench": {"most": 20, "examples": 0}}
     settings["generate"] = {"settings": {"conversations": 64, "max_rounds": 2}}
-    foreseen = {one.stage: one for one in app.foresee(LoopConfig.model_validate(settings), lambda line: None)}
+    foreseen = {
+        one.stage: one for one in app.foresee(LoopConfig.model_validate(settings), tmp_path / "loop", lambda line: None)
+    }
     assert {stage: one.times for stage, one in foreseen.items()} == {
         "generate": 3, "curate": 3, "assistant": 3, "bench": 4,
     }  # fmt: skip
-    assert "40 steps of" in foreseen["assistant"].remark
+    assert "24 steps of" in foreseen["assistant"].remark
     assert "64 conversations" in foreseen["generate"].remark
     assert all(one.seconds > 0 for one in foreseen.values())
     assert foreseen["generate"].tokens > 64 * 10
