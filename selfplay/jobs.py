@@ -25,6 +25,7 @@ from selfplay.inputs import (
     unweighted,
 )
 from selfplay.loop.config import CurateConfig
+from selfplay.loop.ledger import as_written
 from selfplay.loop.stages import LoopConfig, Stage
 from selfplay.measuring import HELD_OUT, JUDGED, Measured, measure
 from selfplay.seeds import derive_seed
@@ -221,9 +222,13 @@ class Plan:
         made = self._made(settings, **inputs)
 
         def lasts(before: Mapping[str, Any]) -> tuple[str, ...]:
+            """Answers and verdicts, where the same assistant is asked in the same way."""
             same = before.get("inputs", {}).get("assistant") == inputs["assistant"]
-            asked = {key: value for key, value in before.get("settings", {}).items() if key.startswith("settings.")}
-            return (JUDGED,) if same and asked == {k: made["settings"][k] for k in asked} else ()
+            asked = [
+                {key: value for key, value in told.get("settings", {}).items() if key.startswith("settings.")}
+                for told in (before, as_written(made))
+            ]
+            return (JUDGED,) if same and asked[0] == asked[1] else ()
 
         return Job(iteration, "bench", made, out, lambda: measure(measured, stage, out, self._say), lasts)
 

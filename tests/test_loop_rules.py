@@ -114,7 +114,7 @@ def test_held_out_loss_gains_by_its_paired_difference():
     assert without_gain(rules, found, 1) is None
     found[1]["gain"] = Value(0.001, -0.002, 0.004)
     assert without_gain(rules, found, 1) == (
-        "stop.no_gain_in: bits_per_byte 0.790 [0.690, 0.890], gain 0.001 [-0.002, 0.004] is no gain for 1 iterations"
+        "stop.no_gain_in: bits_per_byte 0.790 [0.690, 0.890], gain 0.0010 [-0.0020, 0.0040] is no gain for 1 iterations"
     )
     assert without_gain(StopRules(), found, 1) is None
 

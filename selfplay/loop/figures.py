@@ -75,7 +75,8 @@ def number(value: float) -> str:
 
 
 def _digits(value: float) -> int:
-    return 1 if abs(value) >= 100 else 2 if abs(value) >= 10 else 3
+    size = abs(value)
+    return 1 if size >= 100 else 2 if size >= 10 else 4 if 0 < size < 0.01 else 3
 
 
 Found = dict[str, Value]
