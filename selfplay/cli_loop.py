@@ -63,7 +63,7 @@ def loop(
     if estimate:
         console_loop.print_foreseen(app.foresee(wanted, console_loop.given(out, folder), console.say))
         return
-    looped = app.loop(wanted, console_loop.given(out, folder), console.say)
+    looped = app.loop(wanted, console_loop.given(out, folder), console.say, console.RunProgress)
     console_loop.print_status(looped)
     if looped.alarmed:
         raise typer.Exit(1)

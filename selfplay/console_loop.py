@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from selfplay.looping import Looped
 
 _SHOWN = {
-    "simulator": {"trained_on": "conversations", "eval_loss": "held-out loss"},
-    "generate": {"conversations": "conversations", "rounds": "rounds"},
+    "simulator": {"trained_on": "learned from", "eval_loss": "held-out loss"},
+    "generate": {"conversations": "held", "rounds": "rounds"},
     "curate": {"kept": "kept"},
-    "assistant": {"trained_on": "conversations", "human_share": "people's", "eval_loss": "held-out loss"},
+    "assistant": {"trained_on": "learned from", "human_share": "people's share", "eval_loss": "held-out loss"},
     "bench": {"bits_per_byte": "bits/byte", "gain": "gain", "naturalness_auc": "AUC"},
 }
 """The key figures of each stage; the report has all."""
@@ -67,7 +67,7 @@ def print_foreseen(stages: Sequence[Foreseen]) -> None:
         (
             one.stage,
             str(timedelta(seconds=round(one.seconds))),
-            f"× {one.times}",
+            str(one.times),
             str(timedelta(seconds=round(one.seconds * one.times))),
             f"{one.tokens * one.times:,.0f}" if one.tokens else "",
             _mib(one.disk * one.times),
@@ -81,7 +81,7 @@ def print_foreseen(stages: Sequence[Foreseen]) -> None:
     peak = max(one.peak for one in stages)
     while_it_runs = f"and {_mib(peak)} of checkpoints at the most"
     rows.append(("all", "", "", str(timedelta(seconds=round(seconds))), f"{tokens:,.0f}", _mib(disk), while_it_runs))
-    print_rows("foreseen from a sample", ("stage", "time", "", "in all", "tokens", "disk", "of that"), rows)
+    print_rows("foreseen from a sample", ("stage", "one", "times", "in all", "tokens", "disk", "remark"), rows)
 
 
 def _mib(size: float) -> str:
@@ -115,8 +115,9 @@ def _remarks(looped: Looped) -> list[tuple[str, str]]:
     planned = looped.config.iterations
     done = sum(entry.stage == "bench" and entry.state == "done" and entry.iteration > 0 for entry in looped.entries)
     if looped.stopped is not None:
-        lines.append((f"stopped: {looped.stopped}", "yellow"))
-    told = "it runs" if looped.running else "all are done" if done >= planned else "not running"
+        lines.append((f"stopped: {looped.stopped}; the same command goes on once that is dealt with", "yellow"))
+    ended = "all are done" if done >= planned and looped.stopped is None else "not running"
+    told = "it runs" if looped.running else ended
     return [*lines, (f"{done} of {planned} iterations, {told}", "")]
 
 

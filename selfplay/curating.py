@@ -66,7 +66,8 @@ def curate(
     if any(Path(source).exists() and path.exists() and Path(source).samefile(path) for source in sources):
         raise ConfigError(f"{path} is a source itself; name another file")
     filters = filters_of(config, token_counter(config.tokenizer), _benchmarks(config.benchmarks))
-    memorised = _memorised(config.memorised_from, say)
+    told = set(config.memorised_from) <= set(config.against)  # what is no conversation among them is said once
+    memorised = _memorised(config.memorised_from, (lambda line: None) if told else say)
     read = Sources(sources, say)
     verdicts = judge(read, filters, config, Sources(config.against, say))
     if not verdicts.ids:

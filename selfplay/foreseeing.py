@@ -2,7 +2,7 @@
 
 generate    a pilot of 32 conversations, scaled; with the models of the first iteration, where UserGPT is trained in the
             loop with what a short training made of it: its size is right, how long it talks is a guess
-curate      the share of the pilot that is kept
+curate      the share of the pilot that is kept; what it is held against is read once, however long the run
 training    short trainings give the time of a step and of all around the steps; the number of steps and the memory are
             those of the whole data, the pilot standing in for the run
 bench       measured as it is; no judge is asked, here or in curation
@@ -23,7 +23,7 @@ from selfplay.inputs import with_data
 from selfplay.jobs import ASSISTANT, KEPT, RUN, Plan
 from selfplay.loop.stages import LoopConfig
 from selfplay.training import merge_adapters, plan_training, train
-from selfplay.working import release_gpu
+from selfplay.working import curated, release_gpu
 
 if TYPE_CHECKING:
     from selfplay.train.config import TrainConfig
@@ -104,10 +104,15 @@ def _conversations(config: LoopConfig, plan: Plan, say: Say) -> tuple[float, lis
     say("a pilot of the conversations")
     wanted = plan.self_play(1)
     told = estimate(wanted, keep=plan.at(1, RUN))
-    began = time.monotonic()
     curation = plan.job(1, "curate")
     assert curation is not None
+    began = time.monotonic()
     share = curation.work()["kept"] / told.measured
+    whole = time.monotonic() - began
+    alone = plan.curation(1).model_copy(update={"against": (), "memorised_from": ()})
+    began = time.monotonic()
+    curated(plan.at(1, RUN), plan.at(1, f"alone-{KEPT}"), alone, lambda line: None)
+    own = time.monotonic() - began  # what grows with the run; the rest is reading what it is held against
     scale = told.conversations / told.measured
     tokens = sum(told.sampled_tokens.values())
     times, size = config.iterations, _size(curation.output)
@@ -116,7 +121,7 @@ def _conversations(config: LoopConfig, plan: Plan, say: Say) -> tuple[float, lis
         remark += "; UserGPT was trained for 8 steps"
     return scale, [
         Foreseen("generate", times, told.start_seconds + told.seconds, tokens, told.disk_bytes, remark=remark),
-        Foreseen("curate", times, (time.monotonic() - began) * scale, 0, size * scale, remark=f"{share:.0%} are kept"),
+        Foreseen("curate", times, max(0.0, whole - own) + own * scale, 0, size * scale, remark=f"{share:.0%} are kept"),
     ]
 
 

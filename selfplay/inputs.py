@@ -40,7 +40,7 @@ def with_data(config: LoopConfig, folder: Path, begun: bool, say: Say) -> LoopCo
         stage = getattr(config, part)
         missing = None if part in stand_ins else _missing(getattr(stage, key))
         if missing is not None and begun:
-            raise missing
+            raise DataError(f"this loop began with data that is not here now; is $SELFPLAY_DATA what it was? {missing}")
         if missing is not None or part in stand_ins:
             why = missing or f"{part}.{key} was not at hand when the loop began"
             say(f"WARNING: {why}; the 120 conversations of the package stand in for it, too few to learn from")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from selfplay.config import GenerateConfig, load_recipe, with_assigned
 from selfplay.curating import Sources
 from selfplay.data.loading import is_held_out
 from selfplay.errors import ConfigError, DataError
+from selfplay.generation import ignore
 from selfplay.inputs import (
     at_hand,
     conversations_hash,
@@ -31,7 +33,7 @@ from selfplay.measuring import HELD_OUT, JUDGED, Measured, measure
 from selfplay.seeds import derive_seed
 from selfplay.settings import flat
 from selfplay.training import located, train_recipe
-from selfplay.working import curated, learned, played, trained
+from selfplay.working import Watch, curated, learned, played, trained
 
 if TYPE_CHECKING:
     from selfplay.train.config import TrainConfig
@@ -66,10 +68,11 @@ class Job:
 class Plan:
     """Jobs out of a recipe, for the iterations of one folder."""
 
-    def __init__(self, config: LoopConfig, folder: Path, say: Say) -> None:
+    def __init__(self, config: LoopConfig, folder: Path, say: Say, watch: Watch = lambda: nullcontext(ignore)) -> None:
         self._config = config
         self._folder = folder
         self._say = say
+        self._watch = watch
 
     def job(self, iteration: int, stage: Stage) -> Job | None:
         """A stage's job; None where an iteration has none. Iteration 0 is the first assistant, measured."""
@@ -126,7 +129,7 @@ class Plan:
         config = self.self_play(iteration)
         models = {side: content_hash(Path(getattr(config, side))) for side in ("simulator", "assistant")}
         made = self._made(config.model_dump(mode="json"), **models)
-        return Job(iteration, "generate", made, Path(str(config.out)), lambda: played(config))
+        return Job(iteration, "generate", made, Path(str(config.out)), lambda: played(config, self._watch))
 
     def _self_play(self, overrides: Mapping[str, Any], given: Mapping[str, Any]) -> GenerateConfig:
         """The recipe of self-play: `overrides` below the stage's settings, `given` above them."""

@@ -59,6 +59,10 @@ def lineage(path: str | Path, id: str | None = None) -> Made:
         SelfplayError: nothing there whose making is known, or no such conversation.
     """
     found = Path(path)
+    if (found / RECIPE).exists() and (found / "ledger").is_dir():
+        raise DataError(
+            f"{found} is a loop; name something in it, such as {found}/001/{ASSISTANT} or {found}/001/{BENCH}"
+        )
     if not found.exists():
         raise DataError(f"{found}: no such file or folder; name a model, a run, a curated file or a loop's score")
     made = _Follower().follow(found)
@@ -123,9 +127,12 @@ class _Follower:
         """Files with a history by themselves; what is read as it is, in one line."""
         weighted = [(name, *unweighted(name)) for name in names]
         placed = [(name, path) for name, plain, _ in weighted if (path := _placed(plain, stage)) and _has_record(path)]
-        plain = [f"{own} × {weight:g}" if weight != 1 else own
-                 for name, own, weight in weighted if name not in dict(placed)]  # fmt: skip
-        datasets = [Made(f"datasets {', '.join(plain)}")] if plain else []
+        alike: dict[float, list[str]] = {}
+        for name, own, weight in weighted:
+            if name not in dict(placed):
+                alike.setdefault(weight, []).append(own)
+        datasets = [Made(f"datasets {', '.join(names)}" + (f", each × {weight:g}" if weight != 1 else ""))
+                    for weight, names in alike.items()]  # fmt: skip
         return [*datasets, *(self._parent(name, stage) for name, _ in placed)]
 
     def _run(self, root: Path, stage: _Stage | None) -> Made:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import yaml
 
 from selfplay.config import load_recipe
 from selfplay.errors import ConfigError, SelfplayError, StoreError
-from selfplay.generation import open_run
+from selfplay.generation import ignore, open_run
 from selfplay.inputs import with_data
 from selfplay.jobs import Job, Plan
 from selfplay.loop.figures import Found, by_iteration
@@ -27,11 +28,13 @@ from selfplay.loop.ledger import Entry, Ledger, alone, as_written, is_held
 from selfplay.loop.stages import STAGES, LoopConfig, Stage
 from selfplay.loop.stopping import out_of_budget, spent, without_gain
 from selfplay.store.store import DATABASE
-from selfplay.working import ADAPTERS, release_gpu
+from selfplay.working import ADAPTERS, Watch, release_gpu
 from selfplay.writing import replacing
 
 Say = Callable[[str], None]
 RECIPE, STOPPED = "loop.yaml", "stopped.json"
+_FIGURES = 4
+"""Figures that are said when a stage is done; `status` and the report have the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,11 @@ class Looped:
         return check(self.found, self.config.health)
 
 
-def loop(config: LoopConfig, out: str | Path, say: Say = print) -> Looped:
+def loop(config: LoopConfig, out: str | Path, say: Say = print, watch: Watch = lambda: nullcontext(ignore)) -> Looped:
     """Run every iteration; a stage that is done and unchanged is skipped.
+
+    Args:
+        watch: shows how generating goes, while it goes.
 
     Raises:
         SelfplayError: a stage failed (the ledger says which, the same command goes on), or another loop runs there.
@@ -67,23 +73,23 @@ def loop(config: LoopConfig, out: str | Path, say: Say = print) -> Looped:
     folder = Path(out)
     with alone(folder):
         try:
-            _loop(config, folder, say)
+            _loop(config, folder, say, watch)
         except OSError as error:
             raise SelfplayError(f"{folder}: {error}; once that is put right, the same command goes on") from error
     return loop_status(folder)
 
 
-def _loop(config: LoopConfig, folder: Path, say: Say) -> None:
+def _loop(config: LoopConfig, folder: Path, say: Say, watch: Watch) -> None:
     ledger = Ledger(folder)
     config = with_data(config, folder, bool(ledger.entries()), say)
-    plan = Plan(config, folder, say)
+    plan = Plan(config, folder, say, watch)
     plan.check()
     _write(folder / RECIPE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     (folder / STOPPED).unlink(missing_ok=True)
     over = _iterate(config, ledger, plan, say)
     if over is not None:
         _stop(folder, *over)
-        say(f"the loop stops: {over[0]}")
+        say(f"the loop stops: {over[0]}; with looser rules or limits the same command goes on")
 
 
 def _stop(folder: Path, reason: str, alarm: bool) -> None:
@@ -175,7 +181,8 @@ def _is_done(ledger: Ledger, job: Job, say: Say) -> bool:
     entry = ledger.entry(job.iteration, job.stage)
     changed = ledger.changed(job.iteration, job.stage, job.made_from)
     if changed:
-        say(f"{_name(job)}: made again, since {'; '.join(changed)}")
+        why = [c.partition(":")[0] + " has other content" if c.startswith("inputs.") else c for c in changed]
+        say(f"{_name(job)}: made again, the old one is put aside, since {'; '.join(why)}")
     if entry is None or changed or entry.state not in ("done", "stale") or not job.output.exists():
         return False
     if entry.state == "stale":
@@ -213,7 +220,17 @@ def _run(ledger: Ledger, job: Job, say: Say) -> None:
     finally:
         entry.ended = time.time()
         _keep(ledger, entry, say)
+        say(f"{_name(job)}: {_told(entry)}")
         release_gpu()
+
+
+def _told(entry: Entry) -> str:
+    """How a stage ended: its time, and figures or what is wrong."""
+    took = timedelta(seconds=round(entry.seconds or 0))
+    if entry.state != "done":
+        return f"{entry.state} after {took}: {entry.error}"
+    values = by_iteration([(entry.iteration, entry.figures)])[entry.iteration]
+    return f"done in {took}: " + ", ".join(f"{name} {value}" for name, value in list(values.items())[:_FIGURES])
 
 
 def _keep(ledger: Ledger, entry: Entry, say: Say) -> None:

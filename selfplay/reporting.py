@@ -31,7 +31,7 @@ _TEXTS = {
     "users": "The simulated users of each iteration's conversations beside held-out people's.",
     "corpus": "The conversations of each iteration beside held-out people's.",
     "funnel": "What curation left of each iteration's conversations, step by step, and what was learned from.",
-    "health": "Figures and ratios that may not drift past a limit.",
+    "health": "Figures and ratios that may not drift past a limit; those of the first iteration from the next one on.",
     "stages": "When and where each stage ran, and with which code.",
 }
 

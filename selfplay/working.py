@@ -6,13 +6,15 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfplay.chat.events import Event
 from selfplay.curating import Sources, curate
 from selfplay.data.loading import is_held_out
 from selfplay.errors import SelfplayError
-from selfplay.generation import generate, open_run
+from selfplay.generation import generate, ignore, open_run
 from selfplay.loop.stopping import TOKENS
 from selfplay.playing import INTERRUPTED
 from selfplay.store.store import DATABASE
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from selfplay.train.config import TrainConfig
 
 Say = Callable[[str], None]
+Watch = Callable[[], AbstractContextManager[Callable[[Event], None]]]
+"""What is told how a run goes, while it goes."""
 ADAPTERS = ".adapters"
 """Ends the name of the folder where a stage's adapters lie that its model was made with."""
 CHECKPOINTS = "checkpoints"
@@ -54,10 +58,10 @@ def learned(config: TrainConfig, kept: Path, say: Say) -> dict[str, Any]:
     return {**figures, "human_share": round(1 - generated / figures["trained_on"], 6)}
 
 
-def played(config: GenerateConfig) -> dict[str, Any]:
+def played(config: GenerateConfig, watch: Watch) -> dict[str, Any]:
     """Hold the conversations that are owed."""
     out = Path(str(config.out))
-    finish(config, "generating")
+    finish(config, "generating", watch)
     run = open_run(out)
     try:
         summary, totals = summarise(run.conversations(), run.totals(), {}), run.totals()
@@ -67,14 +71,15 @@ def played(config: GenerateConfig) -> dict[str, Any]:
     return {"conversations": summary.conversations, "rounds": summary.rounds.mean, TOKENS: sampled}
 
 
-def finish(config: GenerateConfig, what: str) -> None:
+def finish(config: GenerateConfig, what: str, watch: Watch = lambda: nullcontext(ignore)) -> None:
     """Begin a run, or go on with it, to its end.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; turns in flight were finished.
         SelfplayError: it stopped for another reason.
     """
-    stopped = generate(config, resume=(Path(str(config.out)) / DATABASE).exists()).stopped
+    with watch() as on_event:
+        stopped = generate(config, resume=(Path(str(config.out)) / DATABASE).exists(), on_event=on_event).stopped
     if stopped == INTERRUPTED:
         raise KeyboardInterrupt
     if stopped is not None:

@@ -31,7 +31,7 @@ def drawn(*parts):
 class ScriptedPlan:
     """Stands in for `selfplay.jobs.Plan`."""
 
-    def __init__(self, config, folder, say, fails=None):
+    def __init__(self, config, folder, say, watch=None, fails=None):
         self.config, self.folder, self.fails = config, folder, fails or {}
 
     def at(self, iteration, name):

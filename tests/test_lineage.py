@@ -76,7 +76,7 @@ def test_a_model_knows_its_base_and_its_data_and_whether_they_are_still_the_same
     trained = model(tmp_path / "trained", base, ["sample=0.5", "sgd_train=0.5", f"{tmp_path}/kept.jsonl=1"])
     told = flat(app.lineage(trained))
     assert "steps: 7 at 0.0001" in told
-    assert "datasets sample × 0.5, sgd_train × 0.5" in told
+    assert "datasets sample, sgd_train, each × 0.5" in told
     assert [line for line in told if line.startswith(("model", "curated", "run"))] == [
         f"model {trained}", f"model {base}", f"curated {tmp_path}/kept.jsonl", f"run {tmp_path}/run",
     ]  # fmt: skip
@@ -103,6 +103,9 @@ def test_what_nobody_can_tell(tmp_path):
     (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(DataError, match="nothing says what made it"):
         app.lineage(tmp_path / "notes.txt")
+    scripted_loop.run(tmp_path / "loop", iterations=1)
+    with pytest.raises(DataError, match=r"loop is a loop; name something in it, such as .*loop/001/assistant"):
+        app.lineage(tmp_path / "loop")
     with pytest.raises(DataError, match="no such file or folder"):
         app.lineage(tmp_path / "nowhere")
     hold(tmp_path / "run", {"c0": ["a b c d e", "f"]})

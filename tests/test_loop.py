@@ -66,7 +66,7 @@ def test_a_changed_stage_names_what_changed_and_keeps_what_was_there(tmp_path):
     step(ledger, job(worker, settings={"seed": 1, "n": 2}), silent)
     step(ledger, job(worker, settings={"seed": 7, "n": 2}), lines.append)
     assert worker.times == 2
-    assert "iteration 1, curate: made again, since settings.seed: 1 → 7" in lines
+    assert "iteration 1, curate: made again, the old one is put aside, since settings.seed: 1 → 7" in lines
     assert len(list(tmp_path.glob("out*"))) == 2  # the old one under another name
 
 

@@ -124,7 +124,8 @@ def test_a_disk_too_full_for_the_ledger_does_not_hide_what_broke(tmp_path, monke
     monkeypatch.setattr(Ledger, "write", write)
     with pytest.raises(SelfplayError, match="the loss is no number"):
         scripted_loop.run(tmp_path, fails={(1, "simulator"): SelfplayError("the loss is no number")}, say=lines.append)
-    assert "cannot be written either" in lines[-1]
+    assert "cannot be written either" in lines[-2]
+    assert lines[-1].startswith("iteration 1, simulator: failed after 0:00:00: step") or "no number" in lines[-1]
     full.add("done")
     with pytest.raises(SelfplayError, match=r"No space left .*the same command goes on"):
         scripted_loop.run(tmp_path / "two")
@@ -153,7 +154,7 @@ def test_what_was_done_after_a_stage_that_is_made_again_is_stale_until_it_is_loo
     lines = []
     with pytest.raises(SelfplayError):
         scripted_loop.run(tmp_path, seed=7, fails={(1, "generate"): SelfplayError("no")}, say=lines.append)
-    assert "iteration 0, bench: made again, since settings.seed: 0 → 7" in lines
+    assert "iteration 0, bench: made again, the old one is put aside, since settings.seed: 0 → 7" in lines
     status = app.loop_status(tmp_path)
     states = {(entry.iteration, entry.stage): entry.state for entry in status.entries}
     assert states[1, "simulator"] == "done"
@@ -182,7 +183,7 @@ def test_an_unfinished_stage_that_has_changed_says_so_before_it_is_put_aside(tmp
     (tmp_path / "001/run").mkdir()
     lines = []
     scripted_loop.run(tmp_path, seed=7, say=lines.append)
-    assert "iteration 1, generate: made again, since settings.seed: 0 → 7" in lines
+    assert "iteration 1, generate: made again, the old one is put aside, since settings.seed: 0 → 7" in lines
     assert list(tmp_path.glob("001/run.aside-*"))
 
 
@@ -218,7 +219,7 @@ def test_a_loop_stops_by_its_rules_and_goes_on_when_they_are_loosened(tmp_path):
     spent = scripted_loop.run(tmp_path, stop={"max_tokens": 5000}, say=lines.append)
     assert spent.stopped == "stop.max_tokens: 5,000 of 5,000 tokens are spent"
     assert not spent.alarmed
-    assert lines[-1] == f"the loop stops: {spent.stopped}"
+    assert lines[-1] == f"the loop stops: {spent.stopped}; with looser rules or limits the same command goes on"
     assert (spent.entries[-1].iteration, spent.entries[-1].stage) == (1, "assistant")
     assert json.loads((tmp_path / "stopped.json").read_text())["alarm"] is False
     on = scripted_loop.run(tmp_path)

@@ -55,10 +55,12 @@ def test_alarms_of_one_iteration_the_ones_that_stop_first():
     ]
     told = [str(one) for one in alarms(check(found, limits), 2)]
     assert told == [
-        "rounds is 0.5 of the first (1, 2); limit from 0.7",
-        "rounds is 0.125 of people's (1, 8); limit from 0.5",
+        "rounds is 0.5 of the first (1, 2), below its lowest, 0.7",
+        "rounds is 0.125 of people's (1, 8), below its lowest, 0.5",
     ]
     assert [one.limit.then for one in alarms(check(found, limits), 1)] == ["warn"]
+    high = check({1: {"rounds": Value(9)}}, [Limit(figure="rounds", lowest=1, highest=8)])
+    assert str(high[0]) == "rounds is 9, above its highest, 8"
 
 
 def collapsed(n):

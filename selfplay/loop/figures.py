@@ -46,7 +46,7 @@ DATA = (
     Named("kept", "of them kept by curation", ""),
     Named("copied", "user turns that copy the simulator's training turns", "low"),
     Named("trained_on", "conversations the assistant learned from", ""),
-    Named("human_share", "of them people's", ""),
+    Named("human_share", "people's share among them", ""),
     Named("eval_loss", "held-out loss of its training, nats per token", "low"),
 )
 FIGURES = (*ASSISTANT, *USERS, *CORPUS, *DATA)

@@ -36,10 +36,13 @@ class Checked:
 
     def __str__(self) -> str:
         limit = self.limit
-        bounds = [f"{word} {bound:g}" for word, bound in (("from", limit.lowest), ("to", limit.highest))
-                  if bound is not None]  # fmt: skip
         beside = "" if self.against is None else f" ({number(self.value.value)}, {number(self.against)})"
-        return f"{limit.figure} is {self.measured:.3g}{_OF[limit.of]}{beside}; limit {' '.join(bounds)}"
+        told = f"{limit.figure} is {self.measured:.3g}{_OF[limit.of]}{beside}"
+        if limit.lowest is not None and self.measured < limit.lowest:
+            return f"{told}, below its lowest, {limit.lowest:g}"
+        if limit.highest is not None and self.measured > limit.highest:
+            return f"{told}, above its highest, {limit.highest:g}"
+        return told
 
 
 def check(found: Mapping[int, Found], limits: Sequence[Limit]) -> list[Checked]:
