@@ -7,36 +7,22 @@ stage of the ledger. The chain is followed by paths, and models are held against
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from selfplay.chat.models import EMBEDDED, ModelKind, content_hash, locate_model
-from selfplay.errors import DataError, ModelError, StoreError
+from selfplay.chat.models import content_hash
+from selfplay.errors import DataError, StoreError
 from selfplay.generation import open_run
 from selfplay.inputs import unweighted
-from selfplay.jobs import ASSISTANT, BENCH, KEPT, RUN, SIMULATOR
-from selfplay.loop.figures import by_iteration
-from selfplay.loop.ledger import Entry, Ledger
-from selfplay.loop.stages import Stage
+from selfplay.jobs import ASSISTANT, BENCH, RUN
 from selfplay.looping import RECIPE
 from selfplay.measuring import EXAMPLES
+from selfplay.standing import HASH, Standing, beside, embedded, has_record, kind_of, placed, record_of, stage_of
 from selfplay.store.store import DATABASE
 from selfplay.store.verdicts import verdicts_on
-from selfplay.working import ADAPTERS
-
-_STAGES: dict[str, Stage] = {
-    RUN: "generate",
-    KEPT: "curate",
-    SIMULATOR: "simulator",
-    ASSISTANT: "assistant",
-    BENCH: "bench",
-}
-_HASH = 12
-"""Characters of a content hash that are shown."""
 
 
 @dataclass(slots=True)
@@ -63,6 +49,9 @@ def lineage(path: str | Path, id: str | None = None) -> Made:
         raise DataError(
             f"{found} is a loop; name something in it, such as {found}/001/{ASSISTANT} or {found}/001/{BENCH}"
         )
+    for ending in (".dropped.jsonl", ".report.json", ".report.md"):
+        if found.name.endswith(ending) and (curated := found.with_name(found.name.removesuffix(ending))).exists():
+            found = curated
     if not found.exists():
         raise DataError(f"{found}: no such file or folder; name a model, a run, a curated file or a loop's score")
     made = _Follower().follow(found)
@@ -77,10 +66,10 @@ class _Follower:
 
     def follow(self, path: Path) -> Made:
         """What made a file or folder, by its own record and by the ledger it stands in."""
-        stage = _stage_of(path)
+        stage = stage_of(path)
         root = path if stage is None else stage.output
         if root.resolve() in self._told:
-            return Made(f"{_kind(root)} {root}", [("see", "above")])
+            return Made(f"{kind_of(root)} {root}", [("see", "above")])
         self._told.add(root.resolve())
         made = self._by_record(root, stage)
         if stage is not None:
@@ -92,23 +81,23 @@ class _Follower:
             )
         return made
 
-    def _by_record(self, root: Path, stage: _Stage | None) -> Made:
+    def _by_record(self, root: Path, stage: Standing | None) -> Made:
         if (root / "config.json").exists() or (root / "training.json").exists():
             return self._model(root, stage)
         if (root / DATABASE).exists():
             return self._run(root, stage)
-        if root.is_file() and _beside(root, ".report.json").exists():
+        if root.is_file() and beside(root, ".report.json").exists():
             return self._curated(root, stage)
         if stage is not None and stage.name == BENCH:
             return self._scores(root, stage)
-        return Made(f"{_kind(root)} {root}")
+        return Made(f"{kind_of(root)} {root}")
 
-    def _model(self, root: Path, stage: _Stage | None) -> Made:
+    def _model(self, root: Path, stage: Standing | None) -> Made:
         """A trained folder: its recipe, base and data. One that says nothing is where the chain begins."""
-        made = Made(f"model {root}", [("content", content_hash(root)[:_HASH])])
+        made = Made(f"model {root}", [("content", content_hash(root)[:HASH])])
         if not (root / "training.json").exists():
             return made
-        record = _json(root / "training.json")
+        record = record_of(root / "training.json")
         recipe = record["recipe"]
         made.facts += [
             ("role", str(recipe["role"])),
@@ -123,19 +112,19 @@ class _Follower:
         made.parents += self._data(recipe["data"]["datasets"], stage)
         return made
 
-    def _data(self, names: Sequence[str], stage: _Stage | None) -> list[Made]:
+    def _data(self, names: Sequence[str], stage: Standing | None) -> list[Made]:
         """Files with a history by themselves; what is read as it is, in one line."""
         weighted = [(name, *unweighted(name)) for name in names]
-        placed = [(name, path) for name, plain, _ in weighted if (path := _placed(plain, stage)) and _has_record(path)]
+        known = [(name, path) for name, plain, _ in weighted if (path := placed(plain, stage)) and has_record(path)]
         alike: dict[float, list[str]] = {}
         for name, own, weight in weighted:
-            if name not in dict(placed):
+            if name not in dict(known):
                 alike.setdefault(weight, []).append(own)
         datasets = [Made(f"datasets {', '.join(names)}" + (f", each × {weight:g}" if weight != 1 else ""))
                     for weight, names in alike.items()]  # fmt: skip
-        return [*datasets, *(self._parent(name, stage) for name, _ in placed)]
+        return [*datasets, *(self._parent(name, stage) for name, _ in known)]
 
-    def _run(self, root: Path, stage: _Stage | None) -> Made:
+    def _run(self, root: Path, stage: Standing | None) -> Made:
         """A run: settings, seed, both models by the content they had."""
         with closing(open_run(root)) as run:
             facts, (planned, ended) = run.facts(), run.counts()
@@ -157,14 +146,14 @@ class _Follower:
             made.parents.append(parent)
         return made
 
-    def _curated(self, root: Path, stage: _Stage | None) -> Made:
-        report = _json(_beside(root, ".report.json"))
+    def _curated(self, root: Path, stage: Standing | None) -> Made:
+        report = record_of(beside(root, ".report.json"))
         steps = {name: step["rows_before"] - step["rows_after"] for name, step in report["steps"].items()}
         left_out = ", ".join(f"{name} {count:,}" for name, count in steps.items() if count) or "none"
         facts = [("kept", f"{report['kept']:,} of {report['conversations']:,}"), ("left out", left_out)]
         return Made(f"curated {root}", facts, [self._parent(name, stage) for name in report["sources"]])
 
-    def _scores(self, root: Path, stage: _Stage) -> Made:
+    def _scores(self, root: Path, stage: Standing) -> Made:
         """Scores of a loop: the assistant and the run they are of, and the people beside them."""
         folder, number = stage.folder, stage.entry.iteration
         parents = [folder / f"{number:03d}" / (ASSISTANT if number else "")] if number else []
@@ -176,90 +165,21 @@ class _Follower:
         made.parents = [self._run(path, stage) if path.name == EXAMPLES else self.follow(path) for path in parents]
         return made
 
-    def _parent(self, name: str, stage: _Stage | None, then: str | None = None) -> Made:
+    def _parent(self, name: str, stage: Standing | None, then: str | None = None) -> Made:
         """What something was made from: a folder or file with a history, a dataset, or what is not here any more."""
-        plain, weight = (name, 1.0) if _placed(name, stage) else unweighted(name)
-        path = _placed(plain, stage) or _embedded(then)
+        plain, weight = (name, 1.0) if placed(name, stage) else unweighted(name)
+        path = placed(plain, stage) or embedded(then)
         told = [("weight", f"{weight:g}")] if weight != 1 else []
         if path is None:
-            facts = [*told, *([("content then", then[:_HASH])] if then else [])]
+            facts = [*told, *([("content then", then[:HASH])] if then else [])]
             return Made(f"{plain}, which is not here", facts)
-        if not _has_record(path):
-            return Made(f"{_kind(path)} {path}", told)
+        if not has_record(path):
+            return Made(f"{kind_of(path)} {path}", told)
         made = self.follow(path)
         if then and path.is_dir() and (path / "config.json").exists() and content_hash(path) != then:
-            told.append(("CHANGED", f"its content was {then[:_HASH]} then"))
+            told.append(("CHANGED", f"its content was {then[:HASH]} then"))
         made.facts += told
         return made
-
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    """Where something stands in a loop."""
-
-    folder: Path
-    name: str
-    output: Path
-    entry: Entry
-
-    def facts(self) -> Iterator[tuple[str, str]]:
-        """Which stage made it, when, where, with what code, and its figures."""
-        entry = self.entry
-        yield "made by", f"iteration {entry.iteration}, {entry.stage} ({entry.state})"
-        yield "when", f"{datetime.fromtimestamp(entry.started):%Y-%m-%d %H:%M:%S}, {entry.seconds or 0:,.0f} s"
-        yield "where", f"{entry.host}, selfplay {entry.code}"
-        inputs = entry.made_from.get("inputs", {})
-        yield "inputs", ", ".join(f"{name} {str(value)[:_HASH]}" for name, value in inputs.items())
-        figures = by_iteration([(0, entry.figures)])[0]
-        yield "figures", ", ".join(f"{name} {value}" for name, value in figures.items())
-        yield "settings", str(self.folder / "ledger" / f"{entry.iteration:03d}-{entry.stage}.json")
-
-
-def _stage_of(path: Path) -> _Stage | None:
-    """The stage of a loop whose output something is, or is part of."""
-    for folder in path.resolve().parents:
-        if not (folder / RECIPE).exists() or not (folder / "ledger").is_dir():
-            continue
-        inside = path.resolve().relative_to(folder).parts
-        if len(inside) < 2 or not inside[0].isdecimal():
-            return None
-        name = next(
-            (own for own in _STAGES if inside[1] == own or inside[1].startswith((f"{own}.", own + ADAPTERS))), None
-        )
-        if name is None or ".aside-" in inside[1]:
-            return None
-        entry = Ledger(folder).entry(int(inside[0]), _STAGES[name])
-        shown = _shown(folder)
-        return None if entry is None else _Stage(shown, name, shown / inside[0] / name, entry)
-    return None
-
-
-def _shown(folder: Path) -> Path:
-    """A folder as a user would write it: from here where it lies below."""
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
-
-
-def _placed(name: str, stage: _Stage | None) -> Path | None:
-    """Where something lies now: in the loop's folder, which may have been moved or copied, or as it was named."""
-    path = Path(name)
-    *_, iteration, last = ("", "", *path.parts)
-    own = stage is not None and iteration.isdecimal() and any(last.startswith(output) for output in _STAGES)
-    if stage is not None and own and (moved := stage.folder / iteration / last).exists():
-        return moved
-    return path if path.exists() else None
-
-
-def _embedded(content: str | None) -> Path | None:
-    """The embedded model of some content."""
-    kinds: tuple[ModelKind, ...] = ("base", "simulator", "assistant")
-    folders = [locate_model(EMBEDDED, kind) for kind in kinds] if content else []
-    return next((folder for folder in folders if content_hash(folder) == content), None)
-
-
-def _has_record(path: Path) -> bool:
-    names = ("config.json", "training.json", DATABASE)
-    return any((path / name).exists() for name in names) or _beside(path, ".report.json").exists()
 
 
 def _conversation(path: Path, id: str, made: Made) -> Made:
@@ -271,7 +191,7 @@ def _conversation(path: Path, id: str, made: Made) -> Made:
     if (path / DATABASE).exists():
         curated = [("curation", str(verdict)) for verdict in verdicts_on(path, id)]
         return Made(f"conversation {id}", [*_facts_of(path, id), *curated], [made])
-    dropped = _row(_beside(path, ".dropped.jsonl"), id)
+    dropped = _row(beside(path, ".dropped.jsonl"), id)
     row = _row(path, id) if dropped is None else dropped
     if row is None:
         raise DataError(f"{path}: no conversation {id!r} in it, nor among those left out of it")
@@ -287,9 +207,9 @@ def _conversation(path: Path, id: str, made: Made) -> Made:
 
 
 def _runs_of(curated: Path) -> list[Path]:
-    report, stage = _beside(curated, ".report.json"), _stage_of(curated)
-    sources: Sequence[str] = _json(report)["sources"] if report.exists() else []
-    found = [_placed(name, stage) for name in sources]
+    report, stage = beside(curated, ".report.json"), stage_of(curated)
+    sources: Sequence[str] = record_of(report)["sources"] if report.exists() else []
+    found = [placed(name, stage) for name in sources]
     return [path for path in found if path is not None and (path / DATABASE).exists()]
 
 
@@ -327,21 +247,3 @@ def _row(path: Path, id: str) -> dict[str, Any] | None:
         return None
     with path.open(encoding="utf-8") as lines:
         return next((row for line in lines if (row := json.loads(line)).get("id") == id), None)
-
-
-def _kind(path: Path) -> str:
-    if (path / "config.json").exists():
-        return "model"
-    return "run" if (path / DATABASE).exists() else "folder" if path.is_dir() else "file"
-
-
-def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.name + ending)
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        told: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error})") from error
-    return told

@@ -52,6 +52,7 @@ def test_a_conversation_a_model_and_a_score_know_what_made_them(tmp_path):
     made = app.lineage(tmp_path / "loop/001/kept.jsonl", "c1")
     assert ("curation", "left out: repeats, the user repeats a turn") in made.facts
     assert ("seed", "1") in made.facts
+    assert app.lineage(tmp_path / "loop/001/kept.jsonl.dropped.jsonl", "c1") == made
     (curated,) = made.parents
     assert curated.facts == [("kept", "1 of 2"), ("left out", "repeats 1")]
     (held,) = curated.parents
