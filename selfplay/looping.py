@@ -33,6 +33,7 @@ from selfplay.writing import replacing
 
 Say = Callable[[str], None]
 RECIPE, STOPPED = "loop.yaml", "stopped.json"
+_NO_ROOM = "No space left on device"
 _FIGURES = 4
 """Figures that are said when a stage is done; `status` and the report have the others."""
 
@@ -214,6 +215,9 @@ def _run(ledger: Ledger, job: Job, say: Say) -> None:
         entry.state, entry.error = "failed", f"{error}; once that is put right, the same command goes on with it"
         raise SelfplayError(f"{_name(job)}: {entry.error}") from error
     except BaseException as error:
+        if _NO_ROOM in str(error) and not isinstance(error, SelfplayError):  # libraries have errors of their own for it
+            entry.state, entry.error = "failed", f"{error}; make room, and the same command goes on"
+            raise SelfplayError(f"{_name(job)}: {entry.error}") from error
         told = str(error) if isinstance(error, SelfplayError) else f"{type(error).__name__}: {error}"
         entry.state, entry.error = "failed", told
         raise

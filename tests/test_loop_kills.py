@@ -97,6 +97,7 @@ def test_a_killed_stage_is_called_interrupted_and_not_running(tmp_path):
         (BackendError("judge http://127.0.0.1:9: no answer after 5 tries"), "no answer after 5 tries"),
         (SelfplayError("step 12: the loss is no number"), "the loss is no number"),
         (RuntimeError("a bug"), "RuntimeError: a bug"),
+        (RuntimeError("Error while serializing: No space left on device (28)"), "make room, and the same"),
     ],
 )
 @pytest.mark.parametrize("stage", ["generate", "assistant", "bench"])

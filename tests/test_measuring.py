@@ -126,7 +126,7 @@ def test_answers_are_judged_and_what_is_there_is_not_asked_for_again(tmp_path):
     report = tmp_path / "bench/judged/mt_bench/report/scripted_single.md"
     assert all(category in report.read_text() for category in CATEGORIES)
     with pytest.raises(SelfplayError, match=r"127\.0\.0\.1"):  # the judge is gone, and was asked for its name
-        measured(1, tmp_path / "bench", judge=url, settings=settings)
+        measured(1, tmp_path / "bench", judge=url, settings={**settings, "judge_endpoint.attempts": 1})
 
 
 def test_people_have_to_be_there(tmp_path):
