@@ -43,6 +43,8 @@ def trained(config: TrainConfig, say: Say) -> dict[str, Any]:
             resume = (folder / CHECKPOINTS / "run.json").exists()
             train(config.model_copy(update={"out": str(folder)}), resume=resume, say=say)
         if folder != out:
+            for left in out.glob(".merging*"):  # by a kill in the middle of it
+                shutil.rmtree(left)
             merge_adapters(folder, out)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a kill may have left them beside a finished model
     record = json.loads((out / "training.json").read_text(encoding="utf-8"))

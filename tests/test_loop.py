@@ -168,13 +168,15 @@ def test_adapters_are_trained_beside_the_model_and_merged_into_it(tmp_path, monk
 
     def merge(adapter, out):
         done.append(("merge", str(adapter), str(out)))
-        out.mkdir()
+        assert not list(out.glob(".*"))
+        out.mkdir(exist_ok=True)
         (out / "config.json").touch()
         (out / "training.json").write_bytes((adapter / "training.json").read_bytes())
 
     monkeypatch.setattr("selfplay.working.train", train)
     monkeypatch.setattr("selfplay.working.merge_adapters", merge)
     job = plan(tmp_path, assistant={"settings": {"lora.rank": 4}}).job(1, "assistant")
+    (tmp_path / "loop/001/assistant/.merging0").mkdir(parents=True)  # as a kill leaves it
     figures = job.work()
     out = str(tmp_path / "loop/001/assistant")
     assert done == [("train", f"{out}.adapters", False), ("merge", f"{out}.adapters", out)]
