@@ -264,5 +264,5 @@ def _put_aside(job: Job, before: Mapping[str, Any]) -> None:
             aside = path.rename(path.with_name(f"{path.name}.aside-{stamp}"))
             for name in job.lasts(before) if path == job.output else ():
                 if (aside / name).exists():
-                    job.output.mkdir()
+                    job.output.mkdir(exist_ok=True)
                     (aside / name).rename(job.output / name)

@@ -76,7 +76,7 @@ def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str,
         SelfplayError: data, models or judges that cannot be used.
     """
     out.mkdir(parents=True, exist_ok=True)
-    people = sorted(_people(what, stage), key=_place)
+    people = _people(what, stage)
     if not people:
         raise DataError(
             f"{', '.join(stage.people)}: no conversation of people to measure by; name others in bench.people"
@@ -95,19 +95,14 @@ def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str,
 
 
 def _people(what: Measured, stage: BenchStage) -> list[Conversation]:
-    """A sample over all of people's datasets, the same one in every iteration."""
+    """A sample over all of people's datasets, the same one in every iteration: the smallest hashes, in order."""
     found = (
         conversation
         for name in stage.people
         for conversation in Sources([name])
         if name not in what.learned_from or is_held_out(conversation, what.held_out)
     )
-    return nsmallest(stage.most, found, key=_place)
-
-
-def _place(conversation: Conversation) -> bytes:
-    """Where a conversation stands among all, by what is said in it."""
-    return digest(conversation)
+    return nsmallest(stage.most, found, key=digest)
 
 
 def _held_out(what: Measured, people: Sequence[Conversation], out: Path) -> dict[str, Any]:

@@ -113,7 +113,8 @@ async def _judged(config: Judge, matches: Sequence[Match], folder: Path, say: Sa
                 config.judge, name, config.endpoint, JUDGE_KEY, folder, structured=config.structured
             ) as judge:
                 await judge_all(matches, file, judge, how)
-        rows = list(file.rows)
+        asked = {match.question for match in matches}
+        rows = [row for row in file.rows if row["question_id"] in asked]  # the file may tell of others too
     failed = [cause for row in rows if (cause := cause_of(row)) is not None and cause.startswith("failed:")]
     if failed:
         raise BackendError(

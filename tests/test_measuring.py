@@ -4,7 +4,7 @@ import json
 
 import pytest
 from held_runs import hold
-from judge_files import CATEGORIES, data_folder, judging
+from judge_files import CATEGORIES, data_folder, judging, write_lines
 
 from selfplay.chat.models import locate_model
 from selfplay.data.loading import is_held_out
@@ -24,6 +24,12 @@ def silent(line):
 def measured(iteration, out, run=None, before=(), **settings):
     stage = BenchStage.model_validate({**QUIET, **settings})
     return measure(Measured(iteration, NANO, run, None, before), stage, out, silent)
+
+
+def answered(out):
+    """The assistant's answers, there already: no engine starts."""
+    said = [{"question_id": n, "choices": [{"index": 0, "turns": ["Yes.", "No."]}]} for n in range(1, 9)]
+    write_lines(out / "judged/mt_bench/model_answer/iteration-1.jsonl", said)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +104,7 @@ def test_people_are_a_sample_over_all_sets_and_nothing_that_is_learned_from(tmp_
 
 def test_a_judge_that_fails_is_a_stage_that_failed_and_goes_on(tmp_path):
     data = data_folder(tmp_path / "data")
-    answers = tmp_path / "bench/judged/mt_bench/model_answer/iteration-1.jsonl"
-    answers.parent.mkdir(parents=True)
-    said = [{"question_id": n, "choices": [{"index": 0, "turns": ["Yes.", "No."]}]} for n in range(1, 9)]
-    answers.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+    answered(tmp_path / "bench")
     settings = {"data": str(data), "judge_endpoint": {"timeout": 0.5, "attempts": 1, "first_delay": 0.01}}
     with (
         judging(faults=0.6, stall=1) as url,
@@ -113,12 +116,8 @@ def test_a_judge_that_fails_is_a_stage_that_failed_and_goes_on(tmp_path):
 
 
 def test_answers_are_judged_and_what_is_there_is_not_asked_for_again(tmp_path):
-    """The answers lie there already, so that no engine starts; the judge is a server."""
     data = data_folder(tmp_path / "data")
-    answers = tmp_path / "bench/judged/mt_bench/model_answer/iteration-1.jsonl"
-    answers.parent.mkdir(parents=True)
-    said = [{"question_id": n, "choices": [{"index": 0, "turns": ["Yes.", "No."]}]} for n in range(1, 9)]
-    answers.write_text("".join(json.dumps(row) + "\n" for row in said), encoding="utf-8")
+    answered(tmp_path / "bench")
     settings = {"data": str(data), "judge_endpoint.timeout": 5}
     with judging() as url:
         figures = measured(1, tmp_path / "bench", judge=url, settings=settings)

@@ -147,6 +147,17 @@ def test_a_judge_that_fails_keeps_what_it_said_and_is_asked_for_the_rest(tmp_pat
     assert 0 < int(lines[0].split(" rates ")[1].split()[0]) < 12
 
 
+def test_a_failure_on_a_conversation_that_is_not_asked_about_any_more_is_no_failure(tmp_path):
+    with judging(lambda request: "[[7]]") as url:
+        settings = {"judge": {"judge": url, "lowest": 4, "endpoint": {"timeout": 5}}}
+        curated(tmp_path, **settings)
+        (path,) = (tmp_path / "kept.jsonl.judged/model_judgment").glob("*.jsonl")
+        told = rows(path)
+        old = {**told[0], "question_id": "c99-gone", "score": -1, "judgment": "$ERROR$", "cause": "failed:http_500"}
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*told, old]), encoding="utf-8")
+        assert curated(tmp_path, **settings)[0].kept == 12
+
+
 def test_scores_by_ids_that_are_not_ones_own_are_refused(tmp_path):
     scores = tmp_path / "scores.jsonl"
     scores.write_text('{"id": "c0", "score": NaN}\n', encoding="utf-8")
