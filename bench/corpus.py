@@ -74,7 +74,7 @@ class Mean:
 
 @dataclass(slots=True)
 class Described:
-    """A corpus in figures. `figures`: by name, in the order of the table."""
+    """A corpus in figures. `figures`: by the name of the metric, in the order of the table."""
 
     name: str
     dialogues: int
@@ -132,18 +132,18 @@ class Describer:
         sums, n = self._sums, self.n
         figures: dict[str, Estimate | None] = {
             "rounds": sums.rounds.estimate(),
-            "tokens per user turn": sums.user.estimate(),
-            "tokens per assistant turn": sums.assistant.estimate(),
-            "tokens per dialogue": sums.dialogue.estimate(),
-            "MTLD": sums.mtld.estimate(),
+            "tokens_per_user_turn": sums.user.estimate(),
+            "tokens_per_assistant_turn": sums.assistant.estimate(),
+            "tokens_per_dialogue": sums.dialogue.estimate(),
+            "mtld": sums.mtld.estimate(),
             **self._by_embeddings(embedder),
         }
         for language, count in sums.languages.most_common(LANGUAGES):
-            figures[f"language {language}"] = share(count, n)
-        figures["repeated dialogues"] = share(self._dialogues.drop(np.ones(n, bool)), n)
-        figures["repeated first turns"] = share(self._openings.drop(np.ones(n, bool)), n)
+            figures[f"language_{language}"] = share(count, n)
+        figures["repeated_dialogues"] = share(self._dialogues.drop(np.ones(n, bool)), n)
+        figures["repeated_first_turns"] = share(self._openings.drop(np.ones(n, bool)), n)
         if self._overlap is not None:
-            figures["with a benchmark question"] = share(sums.questions, n)
+            figures["with_benchmark_question"] = share(sums.questions, n)
         return Described(self._name, n, {name: figure for name, figure in figures.items() if figure is not None})
 
     def _count_turns(self, conversation: Conversation, counts: Sequence[int]) -> None:
@@ -175,7 +175,7 @@ class Describer:
             return {}
         texts = ["\n".join(turn.content for turn in c.turns if turn.role != "system") for c in self._sample]
         return {
-            "topic diversity": topic_diversity(embedder.embed(texts)),
+            "topic_diversity": topic_diversity(embedder.embed(texts)),
             "coherence": coherence(self._sample, embedder),
         }
 

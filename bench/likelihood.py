@@ -11,7 +11,7 @@ p(end)          probability of ending the conversation where a user turn opens, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from selfplay.chat.conversation import Conversation, Role
 from selfplay.chat.models import load_renderer
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import ModelError
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 
 if TYPE_CHECKING:
     import torch
@@ -65,11 +65,11 @@ class _Row:
 class Scorer:
     """A model folder ready to score conversations: in float32 on a CPU, in its own precision on a GPU."""
 
-    def __init__(self, folder: Path, *, prompted: bool = False) -> None:
+    def __init__(self, folder: Path, load: Callable[[Path, Role], ChatRenderer] = load_renderer) -> None:
         """Load the model.
 
         Args:
-            prompted: it is an assistant, told to play the user.
+            load: the folder's renderer for a role; prompted users have one of their own.
 
         Raises:
             ModelError: no model that can be read, or a tokenizer with more tokens than the model has embeddings.
@@ -79,7 +79,7 @@ class Scorer:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        self._folder, self._prompted = folder, prompted
+        self._folder, self._load = folder, load
         on_gpu = torch.cuda.is_available()
         try:
             model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto" if on_gpu else torch.float32)
@@ -93,7 +93,7 @@ class Scorer:
         Raises:
             ModelError: see `load_renderer`; or more tokens than the model has embeddings.
         """
-        renderer = load_renderer(self._folder, role, prompted=self._prompted)
+        renderer = self._load(self._folder, role)
         known, embedded = len(renderer.tokenizer), self._model.get_input_embeddings().weight.shape[0]
         if known > embedded:
             raise ModelError(

@@ -14,7 +14,7 @@ from bench.naturalness import two_sample_auc
 from bench.paper import Table
 from bench.termination import EndScore, f1_gain, goodbye_rule, sampled_ends, score_ends
 from selfplay.chat.conversation import Conversation, Role
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,14 @@ class Pair:
     base: Path
     simulator: Path
     assistant: Path
+
+
+@dataclass(frozen=True, slots=True)
+class NanoScores:
+    """Everything that is scored of a pair: a sheet for each human set, and free self-play beside people."""
+
+    sheets: list[Sheet]
+    free: dict[str, Any]
 
 
 @dataclass(slots=True)

@@ -102,9 +102,9 @@ def write_corpora(out: Path, corpora: Sequence[Described], notes: Sequence[str])
 def corpora_table(corpora: Sequence[Described], brief: bool = False) -> Table:
     """A column a corpus; `brief` leaves the intervals out."""
     names = dict.fromkeys(name for corpus in corpora for name in corpus.figures)
-    ordered = sorted(names, key=lambda name: name.startswith(("repeated", "with")))
+    ordered = sorted(names, key=lambda name: name.startswith(("repeated", "with_")))
     rows: list[tuple[str, ...]] = [("dialogues", *(f"{corpus.dialogues:,}" for corpus in corpora))]
-    rows += [(name, *(_figure(corpus, name, brief) for corpus in corpora)) for name in ordered]
+    rows += [(_title(name), *(_figure(corpus, name, brief) for corpus in corpora)) for name in ordered]
     rows.append(("rows that are no conversation", *(f"{corpus.refused:,}" for corpus in corpora)))
     return "corpora", ("figure", *(corpus.name for corpus in corpora)), rows
 
@@ -113,6 +113,10 @@ def _figure(corpus: Described, name: str, brief: bool) -> str:
     """A language that is not among a corpus's first ones has the share 0 in it, or nearly."""
     found = cell(corpus.figures.get(name), brief)
     return found or ("few or none" if name.startswith("language") else "")
+
+
+def _title(name: str) -> str:
+    return "MTLD" if name == "mtld" else name.replace("_", " ")
 
 
 def _script(conversation: Conversation) -> str:

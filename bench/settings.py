@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from selfplay.serve.endpoint import EndpointSettings
+from selfplay.serve.config import EndpointSettings
 
 
 class ScorecardConfig(BaseModel):

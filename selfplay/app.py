@@ -2,24 +2,28 @@
 
 Example:
     run = generate(GenerateConfig(conversations=8, out="runs/first"))
-    for conversation in open_run(run.folder).conversations():
-        print(conversation.ended, conversation.messages())
+    with open_run(run.folder) as finished:
+        for conversation in finished.conversations():
+            print(conversation.ended, conversation.messages())
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from bench.nano import NanoScores, Pair
+from bench.scorecard import Scorecard
 from bench.settings import JudgeConfig as JudgeConfig
 from bench.settings import ScorecardConfig as ScorecardConfig
+from selfplay import scoring as simulator_scores
 from selfplay.chat.conversation import Conversation, Role
+from selfplay.chat.models import locate_model
 from selfplay.chat.speakers import Speaker
-from selfplay.config import GenerateConfig
 from selfplay.corpora import describe_corpora as describe_corpora
 from selfplay.curating import Curated as Curated
 from selfplay.curating import curate as curate
@@ -37,11 +41,11 @@ from selfplay.engine.runner import Journal, Runner
 from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.foreseeing import Foreseen as Foreseen
 from selfplay.foreseeing import foresee as foresee
+from selfplay.generate.config import GenerateConfig
 from selfplay.generation import Run as Run
 from selfplay.generation import estimate as estimate
+from selfplay.generation import finish, ignore
 from selfplay.generation import generate as generate
-from selfplay.generation import ignore
-from selfplay.generation import open_run as open_run
 from selfplay.generation import placement as placement
 from selfplay.generation import with_folder as with_folder
 from selfplay.judging import bench_questions as bench_questions
@@ -56,11 +60,11 @@ from selfplay.looping import progress_of as progress_of
 from selfplay.playing import INTERRUPTED as INTERRUPTED
 from selfplay.reporting import loop_report as loop_report
 from selfplay.runs import plans_of, prices_of
-from selfplay.scoring import bench_nano as bench_nano
-from selfplay.scoring import bench_simulator as bench_simulator
+from selfplay.scoring import Candidate
 from selfplay.sides import cast_of, side_of
 from selfplay.store.export import Exported, ExportFormat, export
 from selfplay.store.records import Unfinished
+from selfplay.store.store import open_run as open_run
 from selfplay.store.summary import RunSummary, summarise
 from selfplay.store.verdicts import verdicts_on as verdicts_on
 from selfplay.train.run import TrainResult as TrainResult
@@ -70,15 +74,16 @@ from selfplay.training import merge_adapters as merge_adapters
 from selfplay.training import plan_training as plan_training
 from selfplay.training import train as train
 from selfplay.training import train_recipe as train_recipe
+from simulator.guardrails import Guardrails
+from simulator.model import load_prompted_renderer
+
+Say = Callable[[str], None]
 
 
 def summary(folder: str | Path) -> RunSummary:
     """A run in figures."""
-    run = open_run(folder)
-    try:
+    with open_run(folder) as run:
         return summarise(run.conversations(), run.totals(), prices_of(run.facts().get("config", {})))
-    finally:
-        run.close()
 
 
 def export_run(folder: str | Path, format: ExportFormat, out: str | Path) -> Exported:
@@ -87,11 +92,8 @@ def export_run(folder: str | Path, format: ExportFormat, out: str | Path) -> Exp
     Raises:
         StoreError, ConfigError: no such run, or the file cannot be written.
     """
-    run = open_run(folder)
-    try:
+    with open_run(folder) as run:
         return export(run.conversations(), format, Path(out))
-    finally:
-        run.close()
 
 
 def clean(
@@ -147,6 +149,66 @@ def first_conversation(name: str) -> Conversation | None:
     if entry is not None and local_file(entry) is None:
         return None
     return next(stream(locate(name), Loaded()), None)
+
+
+def score_simulators(config: ScorecardConfig, play: GenerateConfig, out: str | Path, say: Say = print) -> Scorecard:
+    """Score simulated users beside people; models that have no conversations yet hold some first.
+
+    Args:
+        play: the free self-play of each such model, guardrails off: what it says is what is scored. Kept in `out/runs`
+            and finished when it is there.
+
+    Raises:
+        SelfplayError: nothing to score, or models, data or runs that cannot be used.
+    """
+
+    def held(candidate: Candidate, folder: Path) -> None:
+        settings = {
+            "simulator": str(candidate.folder),
+            "prompted_user": candidate.prompted,
+            "user_sampling": candidate.sampling,
+        }
+        _free_play(play.model_copy(update=settings), folder, f"free self-play of {candidate.row}")
+
+    sampling = play.user_sampling
+    return simulator_scores.score_simulators(
+        config,
+        out,
+        sampling=sampling,
+        play=held,
+        prompted_renderer=load_prompted_renderer,
+        seed=play.seed,
+        say=say,
+    )
+
+
+def score_nano(
+    config: GenerateConfig, base: str, datasets: Sequence[str], out: str | Path, say: Say = print
+) -> NanoScores:
+    """Score a pair on human conversations and in free self-play, guardrails off, sampled as the recipe has it.
+
+    Args:
+        config: the run for free self-play; its models are scored.
+        base: the model both were fine-tuned from.
+        datasets: human sets for likelihood and endings, beside the held-out mixture.
+
+    Raises:
+        SelfplayError: models or data that cannot be used.
+    """
+    pair = Pair(
+        locate_model(base, "base"),
+        locate_model(config.simulator, "simulator"),
+        locate_model(config.assistant, "assistant"),
+    )
+
+    def held(folder: Path) -> None:
+        _free_play(config, folder, "free self-play")
+
+    return simulator_scores.score_nano(pair, datasets, out, sampling=config.user_sampling, play=held, say=say)
+
+
+def _free_play(config: GenerateConfig, folder: Path, what: str) -> None:
+    finish(config.model_copy(update={"guardrails": Guardrails.off(), "out": str(folder)}), what)
 
 
 class Person(Speaker, Journal, Protocol):

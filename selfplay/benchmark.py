@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.settings import JudgeConfig
 from selfplay.errors import ConfigError, DataError, ModelError
+from selfplay.serve.config import JUDGE_KEY, is_url
 from selfplay.served import is_here, served_name
-from selfplay.sides import is_url
 
 if TYPE_CHECKING:
     from bench.judgement.answers import Answers
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bench.questions import Question
 
 Say = Callable[[str], None]
-JUDGE_KEY = "SELFPLAY_JUDGE_KEY"
 VERDICT_TOKENS, ANSWER_TOKENS = 200, 300
 """What a verdict, and an answer that is not there yet, are reckoned at before they are asked for."""
 TOKEN_CHARACTERS = 4

@@ -63,16 +63,17 @@ def generate(
 ) -> None:
     """Let the simulator and the assistant talk, and store what they say."""
     from selfplay import app, config, console
+    from selfplay.generate.config import GenerateConfig
 
     given = dict(locals())
-    fields = config.GenerateConfig.model_fields
+    fields = GenerateConfig.model_fields
     overrides = {
         name: str(value) if isinstance(value, Path) else value for name, value in given.items() if name in fields
     }
     overrides["simulator_endpoint.model"] = simulator_model
     overrides["simulator_endpoint.tokenizer"] = simulator_tokenizer
     overrides["assistant_endpoint.model"] = assistant_model
-    loaded = config.load_recipe(recipe, config.GenerateConfig, overrides, config.assignments(settings or []))
+    loaded = config.load_recipe(recipe, GenerateConfig, overrides, config.assignments(settings or []))
     if plan:
         console.print_placement(app.placement(loaded))
         return
@@ -103,7 +104,8 @@ def show(
     if id is None:
         console.print_summary(app.summary(run), str(run))
     else:
-        console.print_conversation(app.open_run(run).conversation(id))
+        with app.open_run(run) as reader:
+            console.print_conversation(reader.conversation(id))
         for verdict in app.verdicts_on(run, id):
             console.out.print(str(verdict), markup=False, soft_wrap=True)
 
@@ -145,9 +147,10 @@ def chat(
 ) -> None:
     """Talk to the assistant, or be the assistant of the simulated user."""
     from selfplay import app, config, console
+    from selfplay.generate.config import GenerateConfig
 
     overrides = {"simulator": simulator, "assistant": assistant, "system": system, "seed": seed}
-    settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
+    settings = config.load_recipe("nano/generate", GenerateConfig, overrides)
     app.chat(settings, as_, console.TerminalPerson(as_))
 
 

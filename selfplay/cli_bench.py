@@ -41,6 +41,7 @@ def simulator(
 ) -> None:
     """How human is a simulated user: likelihood, ending, naturalness, diversity, habits; people in the same table."""
     from selfplay import app, config, console, console_bench
+    from selfplay.generate.config import GenerateConfig
 
     rows = {name: console_bench.named(given or []) for name, given in
             (("models", model), ("prompted", prompted), ("conversations", conversations))}  # fmt: skip
@@ -57,9 +58,8 @@ def simulator(
     }
     wanted = config.validated(app.ScorecardConfig, values, "scorecard")
     overrides = {"assistant": assistant, "conversations": number, "seed": seed}
-    play = config.load_recipe(recipe, config.GenerateConfig, overrides, config.assignments(settings or []))
-    for table in app.bench_simulator(wanted, play, out, console.say):
-        console.print_rows(*table)
+    play = config.load_recipe(recipe, GenerateConfig, overrides, config.assignments(settings or []))
+    console_bench.print_scorecard(app.score_simulators(wanted, play, out, console.say))
     console.out.print(f"scorecard: {out}/scorecard.md, {out}/panel.png", markup=False, soft_wrap=True)
 
 
@@ -101,10 +101,10 @@ def bench_nano(
     seed: Annotated[int, typer.Option(help="Seed of the free run.")] = 0,
 ) -> None:
     """Score a small pair: likelihood, endings and free self-play, beside base, rule and people."""
-    from selfplay import app, config, console
+    from selfplay import app, config, console, console_bench
+    from selfplay.generate.config import GenerateConfig
 
     overrides = {"simulator": simulator, "assistant": assistant, "conversations": conversations, "seed": seed}
-    settings = config.load_recipe("nano/generate", config.GenerateConfig, overrides)
-    for table in app.bench_nano(settings, base, data or ["sgd_dev"], out, console.say):
-        console.print_rows(*table)
+    settings = config.load_recipe("nano/generate", GenerateConfig, overrides)
+    console_bench.print_nano(app.score_nano(settings, base, data or ["sgd_dev"], out, console.say))
     console.out.print(f"scores: {out}/scores.md", markup=False, soft_wrap=True)

@@ -25,6 +25,8 @@ from selfplay.errors import ConfigError
 if TYPE_CHECKING:
     from bench.corpus import Described
     from bench.judgement.report import Report
+    from bench.nano import NanoScores
+    from bench.scorecard import Scorecard
 
 
 def named(given: Sequence[str]) -> dict[str, str]:
@@ -85,6 +87,24 @@ def corpus_progress() -> Iterator[Callable[[str], Callable[[int, float | None], 
             return update
 
         yield begin
+
+
+def print_scorecard(card: Scorecard) -> None:
+    """A table a group of metrics, then what was left out and why."""
+    from bench.report import reasons_left_out, scorecard_tables
+
+    for table in scorecard_tables(card, brief=len(card.rows) > 2):
+        print_rows(*table)
+    if card.left_out:
+        print_rows("left out", ("metric and reason",), [(line,) for line in reasons_left_out(card)])
+
+
+def print_nano(scores: NanoScores) -> None:
+    """A table a human set, and free self-play beside people."""
+    from bench.nano import tables
+
+    for table in tables(scores.sheets, scores.free):
+        print_rows(*table)
 
 
 def print_corpora(corpora: Sequence[Described], notes: Sequence[str]) -> None:

@@ -16,8 +16,7 @@ from selfplay.data.batches import Batch
 from selfplay.data.catalogue import Source, locate
 from selfplay.data.loading import Loaded, stream
 from selfplay.errors import BadRow, ConfigError, DataError, MissingPackage, SelfplayError
-from selfplay.generation import open_run
-from selfplay.store.store import DATABASE
+from selfplay.store.store import is_run, open_run
 
 if TYPE_CHECKING:
     from bench.corpus import CountTokens, Described
@@ -143,7 +142,7 @@ def _conversations(
     source: str, loaded: Loaded, format: str | None, share: list[float | None]
 ) -> Iterator[Conversation]:
     """Conversations of a run or of data, one after the other; `share[0]` is how far."""
-    if (Path(source) / DATABASE).exists():
+    if is_run(source):
         run = open_run(source)
         try:
             planned, _ = run.counts()

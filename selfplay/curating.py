@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,9 @@ from selfplay.data.catalogue import locate
 from selfplay.data.loading import Loaded, stream
 from selfplay.data.rows import parquet_schema, row_of
 from selfplay.errors import ConfigError, DataError, StoreError
-from selfplay.generation import open_run
 from selfplay.loop.config import CurateConfig, Perplexity
 from selfplay.store.export import answered
-from selfplay.store.store import DATABASE
+from selfplay.store.store import is_run, open_run
 from selfplay.store.verdicts import keep_verdicts
 from selfplay.writing import check_name, json_line, write_lines, write_rows
 
@@ -114,18 +112,18 @@ class Sources:
         self.loaded, self.runs = Loaded(), []
         read = 0
         for name in self._names:
-            first, is_run = read, (Path(name) / DATABASE).exists()
-            for conversation in self._of_run(name) if is_run else stream(locate(name), self.loaded):
+            first, from_run = read, is_run(name)
+            for conversation in self._of_run(name) if from_run else stream(locate(name), self.loaded):
                 read += 1
                 yield conversation
-            if is_run:
+            if from_run:
                 self.runs.append((name, first, read - first))
         if (refused := self.loaded.refused.counts.total()) and not self._told:
             self._told = True
             self._say(f"{', '.join(self._names)}: {refused:,} rows are no conversation and are left out")
 
     def _of_run(self, name: str) -> Iterator[Conversation]:
-        with closing(open_run(name)) as run:
+        with open_run(name) as run:
             first = name not in self._ended
             known = self._ended.setdefault(name, set())
             planned, ended = run.counts()

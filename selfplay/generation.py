@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, closing
+from contextlib import AbstractContextManager, AsyncExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import yaml
 
 from selfplay.chat.events import Event, Planned
-from selfplay.config import GenerateConfig
-from selfplay.errors import ConfigError
+from selfplay.errors import ConfigError, SelfplayError
+from selfplay.generate.config import GenerateConfig
 from selfplay.playing import INTERRUPTED, interruptible, play
 from selfplay.runs import check_folder, check_served, facts_of, plans_of, prices_of, settled
 from selfplay.serve.vllm_backend import EngineSpec
 from selfplay.sides import cast_of, engine_specs, side_of
 from selfplay.store.forecast import Forecast, forecast
-from selfplay.store.store import DATABASE, RunReader, RunStore
+from selfplay.store.store import DATABASE, RunStore, is_run
 
 T = TypeVar("T")
 PILOT = 32
@@ -109,15 +109,6 @@ def with_folder(config: GenerateConfig, existing: bool = False) -> GenerateConfi
     return config.model_copy(update={"out": str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))})
 
 
-def open_run(folder: str | Path) -> RunReader:
-    """A run for reading.
-
-    Raises:
-        StoreError: there is none.
-    """
-    return RunReader(Path(folder))
-
-
 def ignore(event: Event) -> None:
     """For runs nobody watches."""
 
@@ -168,3 +159,22 @@ async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None], k
             totals = store.totals()
         size = (folder / DATABASE).stat().st_size
     return forecast(wanted, turns, totals, began - asked, seconds, size, prices_of(config.model_dump()))
+
+
+Watch = Callable[[], AbstractContextManager[Callable[[Event], None]]]
+"""What is told how a run goes, while it goes."""
+
+
+def finish(config: GenerateConfig, what: str, watch: Watch = lambda: nullcontext(ignore)) -> None:
+    """Begin a run, or go on with it, to its end.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; turns in flight were finished.
+        SelfplayError: it stopped for another reason.
+    """
+    with watch() as on_event:
+        stopped = generate(config, resume=is_run(Path(str(config.out))), on_event=on_event).stopped
+    if stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+    if stopped is not None:
+        raise SelfplayError(f"{what} stopped: {stopped}; the same command goes on with it")

@@ -14,7 +14,7 @@ from selfplay.data.catalogue import catalogue, locate
 from selfplay.data.cleaning.duplicates import digest
 from selfplay.errors import DataError
 from selfplay.loop.stages import LoopConfig
-from selfplay.store.store import DATABASE
+from selfplay.store.store import is_run
 from selfplay.writing import replacing
 
 Say = Callable[[str], None]
@@ -124,7 +124,7 @@ def named_hash(name: str) -> str | None:
         return files_hash([str(path)])
     if (path / "config.json").exists():
         return content_hash(path)
-    return conversations_hash(path) if (path / DATABASE).exists() else None
+    return conversations_hash(path) if is_run(path) else None
 
 
 def conversations_hash(run: Path) -> str:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.settings import JudgeConfig
 from selfplay.chat.models import EMBEDDED, content_hash, locate_model
-from selfplay.config import GenerateConfig, load_recipe, with_assigned
+from selfplay.config import load_recipe, with_assigned
 from selfplay.curating import Sources
 from selfplay.data.loading import is_held_out
 from selfplay.errors import ConfigError, DataError
-from selfplay.generation import ignore
+from selfplay.generate.config import GenerateConfig
+from selfplay.generation import Watch, ignore
 from selfplay.inputs import (
     at_hand,
     conversations_hash,
@@ -33,7 +34,7 @@ from selfplay.measuring import HELD_OUT, JUDGED, Measured, measure
 from selfplay.seeds import derive_seed
 from selfplay.settings import flat
 from selfplay.training import located, train_recipe
-from selfplay.working import Watch, curated, learned, played, trained
+from selfplay.working import curated, learned, played, trained
 
 if TYPE_CHECKING:
     from selfplay.train.config import TrainConfig

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench.settings import JudgeConfig
 from selfplay.benchmark import (
-    JUDGE_KEY,
     Benchmark,
     Say,
     answer_file,
@@ -26,8 +25,8 @@ from selfplay.benchmark import (
 )
 from selfplay.chat.speakers import Usage
 from selfplay.errors import DataError
+from selfplay.serve.config import JUDGE_KEY, KEY_VARIABLES, is_url
 from selfplay.served import EngineModel, ServerModel, folder_identity, is_here, served
-from selfplay.sides import KEY_VARIABLES, is_url
 
 if TYPE_CHECKING:
     from bench.judgement.judge import Judging

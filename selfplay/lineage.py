@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfplay.chat.models import content_hash
 from selfplay.errors import DataError, StoreError
-from selfplay.generation import open_run
 from selfplay.inputs import unweighted
 from selfplay.jobs import ASSISTANT, BENCH, RUN
 from selfplay.looping import RECIPE
 from selfplay.measuring import EXAMPLES
 from selfplay.standing import HASH, Standing, beside, embedded, has_record, kind_of, placed, record_of, stage_of
-from selfplay.store.store import DATABASE
+from selfplay.store.store import DATABASE, is_run, open_run
 from selfplay.store.verdicts import verdicts_on
 
 
@@ -84,7 +82,7 @@ class _Follower:
     def _by_record(self, root: Path, stage: Standing | None) -> Made:
         if (root / "config.json").exists() or (root / "training.json").exists():
             return self._model(root, stage)
-        if (root / DATABASE).exists():
+        if is_run(root):
             return self._run(root, stage)
         if root.is_file() and beside(root, ".report.json").exists():
             return self._curated(root, stage)
@@ -126,7 +124,7 @@ class _Follower:
 
     def _run(self, root: Path, stage: Standing | None) -> Made:
         """A run: settings, seed, both models by the content they had."""
-        with closing(open_run(root)) as run:
+        with open_run(root) as run:
             facts, (planned, ended) = run.facts(), run.counts()
         config = facts.get("config", {})
         sampling = {side: config.get(f"{side}_sampling", {}) for side in ("user", "assistant")}
@@ -188,7 +186,7 @@ def _conversation(path: Path, id: str, made: Made) -> Made:
     Raises:
         StoreError, DataError: it is not there.
     """
-    if (path / DATABASE).exists():
+    if is_run(path):
         curated = [("curation", str(verdict)) for verdict in verdicts_on(path, id)]
         return Made(f"conversation {id}", [*_facts_of(path, id), *curated], [made])
     dropped = _row(beside(path, ".dropped.jsonl"), id)
@@ -210,7 +208,7 @@ def _runs_of(curated: Path) -> list[Path]:
     report, stage = beside(curated, ".report.json"), stage_of(curated)
     sources: Sequence[str] = record_of(report)["sources"] if report.exists() else []
     found = [placed(name, stage) for name in sources]
-    return [path for path in found if path is not None and (path / DATABASE).exists()]
+    return [path for path in found if path is not None and is_run(path)]
 
 
 def _facts_of(folder: Path, id: str) -> list[tuple[str, str]]:
@@ -219,7 +217,7 @@ def _facts_of(folder: Path, id: str) -> list[tuple[str, str]]:
     Raises:
         StoreError: it has none of that id.
     """
-    with closing(open_run(folder)) as run:
+    with open_run(folder) as run:
         conversation = run.conversation(id)
     given = bool(conversation.turns) and conversation.turns[0].origin == "fixed"
     return [

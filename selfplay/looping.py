@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ import yaml
 
 from selfplay.config import load_recipe
 from selfplay.errors import ConfigError, SelfplayError, StoreError
-from selfplay.generation import ignore, open_run
+from selfplay.generation import Watch, ignore
 from selfplay.inputs import with_data
 from selfplay.jobs import Job, Plan
 from selfplay.loop.figures import Found, by_iteration
@@ -27,8 +27,8 @@ from selfplay.loop.health import Checked, alarms, check, unchecked
 from selfplay.loop.ledger import Entry, Ledger, alone, as_written, is_held
 from selfplay.loop.stages import STAGES, LoopConfig, Stage
 from selfplay.loop.stopping import out_of_budget, spent, without_gain
-from selfplay.store.store import DATABASE
-from selfplay.working import ADAPTERS, Watch, release_gpu
+from selfplay.store.store import is_run, open_run
+from selfplay.working import ADAPTERS, release_gpu
 from selfplay.writing import replacing
 
 Say = Callable[[str], None]
@@ -130,8 +130,8 @@ def progress_of(looped: Looped, entry: Entry) -> str | None:
     if entry.state == "done" or output is None:
         return None
     here = looped.folder / f"{entry.iteration:03d}" / output.name
-    if entry.stage == "generate" and (here / DATABASE).exists():
-        with closing(open_run(here)) as run:
+    if entry.stage == "generate" and is_run(here):
+        with open_run(here) as run:
             planned, ended = run.counts()
         return f"{ended:,} of {planned:,} conversations"
     folders = (here, here.with_name(here.name + ADAPTERS))

@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from bench.settings import JudgeConfig, ScorecardConfig
 from selfplay.chat.conversation import Conversation
-from selfplay.config import GenerateConfig, with_assigned
+from selfplay.config import with_assigned
 from selfplay.corpora import describe_corpora
 from selfplay.curating import Sources
 from selfplay.data.cleaning.duplicates import digest
 from selfplay.data.loading import is_held_out
 from selfplay.data.rows import row_of
 from selfplay.errors import BackendError, DataError
+from selfplay.generate.config import GenerateConfig
+from selfplay.generation import finish
 from selfplay.judging import bench_questions
 from selfplay.loop.figures import CORPUS, PEOPLE, USERS
 from selfplay.loop.stages import BenchStage
-from selfplay.scoring import bench_simulator
+from selfplay.scoring import score_simulators
 from selfplay.settings import flat
-from selfplay.working import finish
 from selfplay.writing import replacing, write_rows
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ PEOPLE_FILE, HELD_OUT, EXAMPLES, OPENINGS, JUDGED = (
     "judged",
 )
 _SIMULATED = "simulated"
-_CORPUS = {figure.name.replace("_", " "): figure.name for figure in CORPUS} | {"MTLD": "mtld"}
 _FEW = 30
 _DIGITS = 6
 """Of a figure in the ledger."""
@@ -129,22 +129,15 @@ def _held_out(what: Measured, people: Sequence[Conversation], out: Path) -> dict
 def _simulated(run: Path, people: Path, out: Path, say: Say) -> dict[str, Any]:
     """Simulated users and whole conversations beside people's: scorecard and corpus statistics."""
     wanted = ScorecardConfig(conversations={_SIMULATED: str(run)}, people=(str(people),))
-    bench_simulator(wanted, GenerateConfig(), out, say)
-    card = json.loads((out / "scorecard.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = {}
-    beside: dict[str, Any] = {}
-    for name in (figure.name for figure in USERS):
-        rows = card.get(name, {}).get("rows", {})
-        found |= {name: _plain(rows[_SIMULATED])} if _SIMULATED in rows else {}
-        beside |= {name: _plain(rows[PEOPLE])} if PEOPLE in rows else {}
+    card = score_simulators(wanted, out, say=say)
     corpora = {_SIMULATED: str(run), PEOPLE: str(people)}
     described = {corpus.name: corpus for corpus in describe_corpora(corpora, out=out).found}
-    for title, name in _CORPUS.items():
-        if (figure := described[_SIMULATED].figures.get(title)) is not None:
-            found[name] = _told(figure)
-        if (figure := described[PEOPLE].figures.get(title)) is not None:
-            beside[name] = _told(figure)
-    return {**found, PEOPLE: beside}
+
+    def measured(row: str) -> dict[str, list[float]]:
+        sources = ((USERS, card.rows.get(row, {})), (CORPUS, described[row].figures))
+        return {f.name: _told(found[f.name]) for figures, found in sources for f in figures if f.name in found}
+
+    return {**measured(_SIMULATED), PEOPLE: measured(PEOPLE)}
 
 
 def _judged(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
@@ -182,7 +175,3 @@ def _play_examples(config: GenerateConfig, people: Sequence[Conversation], numbe
 
 def _told(figure: Estimate) -> list[float]:
     return [round(value, _DIGITS) for value in (figure.value, figure.low, figure.high)]
-
-
-def _plain(figure: dict[str, float]) -> list[float]:
-    return [round(figure[key], _DIGITS) for key in ("value", "low", "high")]

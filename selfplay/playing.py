@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from selfplay.chat.events import Event, Planned, Stopping
-from selfplay.config import GenerateConfig
 from selfplay.engine.limits import Limits
 from selfplay.engine.runner import Runner
 from selfplay.engine.scheduler import Scheduler
+from selfplay.generate.config import GenerateConfig
 from selfplay.metrics import RunMetrics, prometheus, report
 from selfplay.sides import Cast
 from selfplay.store.store import RunStore

@@ -10,11 +10,11 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfplay.benchmark import JUDGE_KEY
 from selfplay.chat.conversation import Conversation
 from selfplay.data.cleaning.duplicates import digest
 from selfplay.errors import BackendError, ConfigError, DataError
 from selfplay.loop.config import Judge, Reward, Scores
+from selfplay.serve.config import JUDGE_KEY
 from selfplay.served import folder_identity, is_here, served, served_name
 
 if TYPE_CHECKING:

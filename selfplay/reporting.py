@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from bench.progress.charts import Panel, draw_funnel, draw_panels
 from bench.progress.page import HTML, MARKDOWN, Example, Page, Section, write_page
 from selfplay.chat.conversation import Conversation
 from selfplay.errors import StoreError
-from selfplay.generation import open_run
 from selfplay.jobs import BENCH, KEPT
 from selfplay.loop.figures import ASSISTANT, CORPUS, DATA, USERS, Found, Named, Value, number
 from selfplay.looping import Looped, loop_status
 from selfplay.measuring import EXAMPLES
-from selfplay.store.store import DATABASE
+from selfplay.store.store import is_run, open_run
 
 REPORT = "report"
 _READ = "read"
@@ -224,9 +222,9 @@ def _examples(looped: Looped) -> list[Example]:
     by_opening: dict[str, list[tuple[str, Conversation]]] = {}
     for entry in looped.entries:
         folder = looped.folder / f"{entry.iteration:03d}" / BENCH / EXAMPLES
-        if entry.stage != "bench" or entry.state != "done" or not (folder / DATABASE).exists():
+        if entry.stage != "bench" or entry.state != "done" or not is_run(folder):
             continue
-        with closing(open_run(folder)) as run:
+        with open_run(folder) as run:
             for conversation in run.conversations():
                 if opened := conversation.of("user"):
                     by_opening.setdefault(opened[0], []).append((_iteration(entry.iteration), conversation))

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from selfplay.chat.conversation import Role, Turn
 from selfplay.chat.models import content_hash, locate_model
-from selfplay.config import GenerateConfig
 from selfplay.errors import ConfigError, StoreError
+from selfplay.generate.config import GenerateConfig
 from selfplay.seeds import derive_seed
 from selfplay.settings import differences, flat
 from selfplay.sides import side_of
 from selfplay.store.records import Plan
-from selfplay.store.store import DATABASE, RunReader, RunStore
+from selfplay.store.store import RunStore, is_run, open_run
 from simulator.opening import read_openings
 
 DEFAULT_CONVERSATIONS = 32
@@ -81,13 +81,12 @@ def settled(config: GenerateConfig, *, resume: bool, append: bool) -> GenerateCo
     if not (resume or append):
         return config.model_copy(update={"conversations": count_of(config)})
     folder = Path(str(config.out))
-    if not (folder / DATABASE).exists():
+    if not is_run(folder):
         raise StoreError(f"{folder}: no run to go on with; start it without --resume or --append")
     if append and config.conversations is None:
         raise ConfigError("--append needs -n, the number of conversations to add")
-    reader = RunReader(folder)
-    planned, _ = reader.counts()
-    reader.close()
+    with open_run(folder) as run:
+        planned, _ = run.counts()
     asked = config.conversations or 0
     return config.model_copy(update={"conversations": planned + asked if append else asked or planned})
 
@@ -114,11 +113,10 @@ def check_folder(folder: Path, facts: dict[str, Any], *, resume: bool, append: b
     Raises:
         StoreError: another run is there (the keys that differ are listed).
     """
-    if not (folder / DATABASE).exists():
+    if not is_run(folder):
         return
-    reader = RunReader(folder)
-    changed = changed_keys(reader.facts(), facts)
-    reader.close()
+    with open_run(folder) as run:
+        changed = changed_keys(run.facts(), facts)
     if append:
         changed = [change for change in changed if not change.startswith("conversations:")]
     if changed:

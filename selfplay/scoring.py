@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.settings import ScorecardConfig
-from selfplay.chat.conversation import Conversation, without_system
-from selfplay.chat.models import locate_model, token_counter
-from selfplay.config import GenerateConfig, load_recipe
-from selfplay.data.loading import load
+from selfplay.chat.conversation import Conversation, Role, without_system
+from selfplay.chat.models import load_renderer, locate_model, token_counter
+from selfplay.chat.rendering import ChatRenderer
+from selfplay.data.loading import is_held_out, load
 from selfplay.data.mixing import parse_weights
 from selfplay.errors import ConfigError, DataError, MissingPackage, SelfplayError
-from selfplay.generation import generate, open_run
-from selfplay.serve.backend import Sampling
-from selfplay.store.store import DATABASE
-from selfplay.train.config import TrainConfig
-from simulator.guardrails import Guardrails
+from selfplay.serve.config import Sampling
+from selfplay.store.store import is_run, open_run
 
 if TYPE_CHECKING:
     from bench.likelihood import RoleScore, Scorer
-    from bench.paper import Table
+    from bench.nano import NanoScores, Pair
     from bench.scorecard import Decisions, Scorecard, Tools
 
 Say = Callable[[str], None]
@@ -41,29 +38,42 @@ class Candidate:
     sampling: Sampling
 
 
-def bench_simulator(config: ScorecardConfig, play: GenerateConfig, out: str | Path, say: Say = print) -> list[Table]:
+Play = Callable[[Candidate, Path], None]
+"""Holds a candidate's free conversations in a run folder, or finishes those that are there."""
+
+
+def score_simulators(
+    config: ScorecardConfig,
+    out: str | Path,
+    *,
+    sampling: Sampling | None = None,
+    play: Play | None = None,
+    prompted_renderer: Callable[[Path, Role], ChatRenderer] = load_renderer,
+    seed: int = 0,
+    say: Say = print,
+) -> Scorecard:
     """Score simulated users beside people: `scorecard.json`, `scorecard.md` and `panel.png` in a folder.
 
     Args:
-        play: the free self-play of each model that has no conversations yet, guardrails off; kept in `out/runs` and
-            taken up again when it is there.
-
-    Returns:
-        Tables to print: title, header, rows.
+        sampling: how the models are sampled; left out, the defaults.
+        play: holds the free conversations of each model that has none yet, in `out/runs`; left out, every row has to
+            come with its conversations.
+        prompted_renderer: the renderer of an assistant that is prompted to play the user.
+        seed: of samples drawn from conversations.
 
     Raises:
         SelfplayError: nothing to score, or models, data or runs that cannot be used.
     """
     from bench.panel import write_panel
-    from bench.report import reasons_left_out, scorecard_tables, write_scorecard
+    from bench.report import write_scorecard
     from bench.scorecard import GOODBYE_RULE, PEOPLE, Scorecard, score_texts
 
-    candidates = candidates_of(config, play)
+    candidates = candidates_of(config, sampling or Sampling())
     if not candidates and not config.conversations:
         raise ConfigError("nothing to score: give --model, --prompted or --conversations")
     if taken := {*config.models, *config.prompted, *config.conversations} & {PEOPLE, GOODBYE_RULE}:
         raise ConfigError(f"{', '.join(sorted(taken))}: rows of that name are there already; give another, NAME=PATH")
-    tools = _tools(config, play.seed)
+    tools = _tools(config, seed)
     data = _people(config.data, say) if config.data else []
     people, whose = _compared_with(config, data, candidates, say)
     card = Scorecard("User simulator scorecard")
@@ -71,7 +81,7 @@ def bench_simulator(config: ScorecardConfig, play: GenerateConfig, out: str | Pa
         card.rows[PEOPLE] = {}
         card.notes.append(f"people: {whose}, {len(people):,} conversations")
     existing = {row: _existing(row, source, card.notes) for row, source in config.conversations.items()}
-    _score_models(card, candidates, data, config, say)
+    _score_models(card, candidates, data, config, prompted_renderer, say)
     sides: dict[str, Sequence[Conversation]] = {PEOPLE: people} if people else {}
     for candidate in candidates:
         known = existing.pop(candidate.row, None)
@@ -84,11 +94,10 @@ def bench_simulator(config: ScorecardConfig, play: GenerateConfig, out: str | Pa
     score_texts(card, sides, tools, say)
     write_scorecard(Path(out), card)
     write_panel(Path(out) / "panel.png", card, sides)
-    left_out = [("left out", ("metric and reason",), [(line,) for line in reasons_left_out(card)])]
-    return [*scorecard_tables(card, brief=len(card.rows) > 2), *(left_out if card.left_out else [])]
+    return card
 
 
-def candidates_of(config: ScorecardConfig, play: GenerateConfig) -> list[Candidate]:
+def candidates_of(config: ScorecardConfig, sampling: Sampling) -> list[Candidate]:
     """The rows that have a model: the first simulator once per temperature, then the others, then the prompted ones.
 
     Raises:
@@ -102,15 +111,20 @@ def candidates_of(config: ScorecardConfig, play: GenerateConfig) -> list[Candida
         folder = locate_model(name, "simulator")
         for temperature in (config.temperatures if number == 0 else ()) or (None,):
             title = row if temperature is None else f"{row}, T {temperature:g}"
-            heat = play.user_sampling.temperature if temperature is None else temperature
-            found.append(Candidate(title, folder, False, play.user_sampling.model_copy(update={"temperature": heat})))
+            heat = sampling.temperature if temperature is None else temperature
+            found.append(Candidate(title, folder, False, sampling.model_copy(update={"temperature": heat})))
     for row, name in config.prompted.items():
-        found.append(Candidate(row, locate_model(name, "assistant"), True, play.user_sampling))
+        found.append(Candidate(row, locate_model(name, "assistant"), True, sampling))
     return found
 
 
 def _score_models(
-    card: Scorecard, candidates: Sequence[Candidate], data: Sequence[Conversation], config: ScorecardConfig, say: Say
+    card: Scorecard,
+    candidates: Sequence[Candidate],
+    data: Sequence[Conversation],
+    config: ScorecardConfig,
+    prompted_renderer: Callable[[Path, Role], ChatRenderer],
+    say: Say,
 ) -> None:
     """Likelihood of people's turns and the end decision; one pass a model, whatever its temperatures."""
     from bench.likelihood import Scorer
@@ -127,7 +141,7 @@ def _score_models(
     for folder, prompted in dict.fromkeys((c.folder, c.prompted) for c in candidates):
         rows = [c for c in candidates if (c.folder, c.prompted) == (folder, prompted)]
         say(f"{rows[0].row}: likelihood of {len(data):,} conversations")
-        scorer = Scorer(folder, prompted=prompted)
+        scorer = Scorer(folder, prompted_renderer if prompted else load_renderer)
         score = scorer.score(heard, "user", [c.sampling for c in rows])
         for number, candidate in enumerate(rows):
             scores[candidate.row] = score
@@ -145,7 +159,7 @@ def _score_models(
 
 def _score_with_intents(card: Scorecard, rows: Sequence[str], scorer: Scorer, data: Sequence[Conversation]) -> None:
     from bench.scorecard import score_likelihoods
-    from selfplay.chat.prompted import with_intent
+    from selfplay.chat.conversation import with_intent
 
     having = [with_intent(conversation) for conversation in data if conversation.meta.get("intent")]
     if not having:
@@ -201,14 +215,11 @@ def _existing(row: str, source: str, notes: list[str]) -> list[Conversation]:
     Raises:
         DataError: there are none.
     """
-    if not (Path(source) / DATABASE).exists():
+    if not is_run(source):
         return _people([source], notes.append)
-    run = open_run(source)
-    try:
+    with open_run(source) as run:
         finished = list(run.conversations())
         planned, ended = run.counts()
-    finally:
-        run.close()
     kept = [c for c in finished if c.ended is not None and not c.ended.startswith("failed:")]
     if not kept:
         raise DataError(
@@ -222,22 +233,13 @@ def _existing(row: str, source: str, notes: list[str]) -> list[Conversation]:
     return kept
 
 
-def _free_play(
-    candidate: Candidate, play: GenerateConfig, runs: Path, notes: list[str], say: Say
-) -> list[Conversation]:
-    """The candidate's free conversations with the assistant, guardrails off: what it says is what is scored."""
+def _free_play(candidate: Candidate, play: Play | None, runs: Path, notes: list[str], say: Say) -> list[Conversation]:
+    """The candidate's free conversations with the assistant."""
+    if play is None:
+        raise ConfigError(f"{candidate.row}: has no conversations; give them with --conversations {candidate.row}=RUN")
     folder = runs / folder_name(candidate.row)
-    settings = {
-        "simulator": str(candidate.folder),
-        "prompted_user": candidate.prompted,
-        "user_sampling": candidate.sampling,
-        "guardrails": Guardrails.off(),
-        "out": str(folder),
-    }
     say(f"{candidate.row}: free self-play in {folder}")
-    stopped = generate(play.model_copy(update=settings), resume=(folder / DATABASE).exists()).stopped
-    if stopped is not None:
-        raise SelfplayError(f"free self-play of {candidate.row} stopped: {stopped}; the same command goes on with it")
+    play(candidate, folder)
     return _existing(candidate.row, str(folder), notes)
 
 
@@ -279,48 +281,48 @@ def _stood_on(config: ScorecardConfig, tokenizer: str) -> list[str]:
     return notes
 
 
-def bench_nano(
-    config: GenerateConfig, base: str, datasets: Sequence[str], out: str | Path, say: Callable[[str], None] = print
-) -> list[tuple[str, Sequence[str], Sequence[Sequence[str]]]]:
-    """Score a pair on human conversations and in free self-play, guardrails off, sampling as the recipe has it.
+def score_nano(
+    pair: Pair,
+    datasets: Sequence[str],
+    out: str | Path,
+    *,
+    sampling: Sampling,
+    play: Callable[[Path], None],
+    say: Callable[[str], None] = print,
+) -> NanoScores:
+    """Score a pair on human conversations and in free self-play.
 
     Args:
-        config: the run for free self-play; its models are scored.
-        base: the model both were fine-tuned from.
-        datasets: human sets for likelihood and endings, beside the held-out mixture.
+        datasets: human sets for likelihood and endings, beside the held-out share of what the simulator learned from.
         out: folder of `scores.json`, `scores.md` and the run (`free/`, taken up again when it exists).
+        sampling: how the simulator is sampled.
+        play: holds the pair's free conversations in a run folder, or finishes those that are there.
 
-    Returns:
-        Tables to print: title, header, rows.
+    Raises:
+        SelfplayError: models or data that cannot be used, or a simulator that does not say what it learned from.
     """
-    from bench.nano import Pair, score_free, score_humans, tables
+    from bench.nano import NanoScores, score_free, score_humans
     from bench.report import write_report
 
-    pair = Pair(
-        locate_model(base, "base"),
-        locate_model(config.simulator, "simulator"),
-        locate_model(config.assistant, "assistant"),
-    )
-    mixture = load_recipe("nano/simulator", TrainConfig).data
-    held_out = load(parse_weights(mixture.datasets), split="held_out", held_out=mixture.held_out).conversations
-    people = [conversation for conversation in held_out if not conversation.context]
-    trained = load(["sgd_train"], split="train", held_out=mixture.held_out).conversations
-    seen = frozenset(service for conversation in trained for service in conversation.meta["services"])
-    sampling = config.user_sampling
+    mixture = _trained_on(pair.simulator)
+    if mixture is None:
+        raise DataError(f"{pair.simulator}: its training.json does not say what it was trained on, so nothing of that "
+                        "can be held against it; score it with `selfplay bench simulator`")  # fmt: skip
+    names, share = mixture
+    loaded = load(parse_weights(names)).conversations
+    people = [c for c in loaded if is_held_out(c, share) and not c.context]
+    seen = frozenset(s for c in loaded if not is_held_out(c, share) for s in c.meta.get("services", ()))
     sheets = [score_humans("held-out mixture", people, pair, sampling, None, say)]
     for name in datasets:
-        loaded = load([name])
-        sheet = score_humans(name, loaded.conversations, pair, sampling, seen, say)
-        sheet.left_out["rows that are no conversation"] = loaded.refused.counts.total()
+        human = load([name])
+        sheet = score_humans(name, human.conversations, pair, sampling, seen, say)
+        sheet.left_out["rows that are no conversation"] = human.refused.counts.total()
         sheets.append(sheet)
-    free = Path(out) / "free"
-    free_config = config.model_copy(update={"guardrails": Guardrails.off(), "out": str(free)})
-    say(f"free self-play: {config.conversations} conversations")
-    if (stopped := generate(free_config, resume=(free / DATABASE).exists()).stopped) is not None:
-        raise SelfplayError(f"free self-play stopped: {stopped}; the same command goes on with it")
-    run = open_run(free)
-    simulated = list(run.conversations())
-    run.close()
-    scores = score_free(people, simulated)
-    write_report(Path(out), sheets, scores, simulated)
-    return tables(sheets, scores)
+    folder = Path(out) / "free"
+    say(f"free self-play in {folder}")
+    play(folder)
+    with open_run(folder) as run:
+        simulated = list(run.conversations())
+    free = score_free(people, simulated)
+    write_report(Path(out), sheets, free, simulated)
+    return NanoScores(sheets, free)

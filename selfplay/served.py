@@ -12,12 +12,13 @@ from typing import Any
 
 from selfplay.chat.models import EMBEDDED, content_hash, load_renderer, locate_model
 from selfplay.chat.rendering import ChatRenderer
-from selfplay.serve.backend import Backend, Sampling
+from selfplay.serve.backend import Backend
 from selfplay.serve.chat_completions import ChatSampler
-from selfplay.serve.endpoint import Endpoint, EndpointSettings
-from selfplay.serve.placement import PlacedModel, Placement, place, this_machine, weight_bytes
+from selfplay.serve.config import EndpointSettings, Placement, Sampling, is_url
+from selfplay.serve.endpoint import Endpoint
+from selfplay.serve.engines import MAX_NUM_SEQS, start_engines
+from selfplay.serve.placement import PlacedModel, place, this_machine, weight_bytes
 from selfplay.serve.turns import Sampler, TurnSampler
-from selfplay.sides import MAX_NUM_SEQS, is_url, start_engines
 
 LONGEST_TEXT = 600
 """Characters of a text in structured output of an engine here."""
@@ -114,7 +115,7 @@ async def served(
         model = PlacedModel("judge" if structured else "model", folder, Placement(), weight_bytes(folder))
         placed = place([model], this_machine(), logs, max_num_seqs=MAX_NUM_SEQS, kv_gib=kv_gib)
         spec = replace(placed[model.name][0], structured=structured)
-        engines = await start_engines([spec], stack, lambda event: None)
+        engines = await start_engines([spec], stack)
         yield EngineModel(plain(name or where), engines[spec.name], renderer)
 
 

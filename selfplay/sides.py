@@ -6,11 +6,9 @@ engines.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from assistant.speaker import AssistantSpeaker
@@ -19,27 +17,20 @@ from selfplay.chat.events import EngineRestarted, Event
 from selfplay.chat.models import ModelKind, load_renderer, locate_model
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.chat.speakers import Speaker
-from selfplay.config import GenerateConfig
 from selfplay.engine.scheduler import Lane
 from selfplay.errors import ConfigError
+from selfplay.generate.config import GenerateConfig
 from selfplay.serve.backend import Backend
 from selfplay.serve.chat_completions import ChatSampler
 from selfplay.serve.completions import TextCompletions, TokenCompletions
+from selfplay.serve.config import KEY_VARIABLES, is_url
 from selfplay.serve.endpoint import Endpoint
+from selfplay.serve.engines import MAX_NUM_SEQS, start_engines
 from selfplay.serve.placement import PlacedModel, place, this_machine, weight_bytes
-from selfplay.serve.supervised import SupervisedBackend
 from selfplay.serve.turns import Sampler, TurnSampler
-from selfplay.serve.vllm_backend import EngineSpec, VllmBackend, on_cpu
+from selfplay.serve.vllm_backend import EngineSpec
+from simulator.model import load_user_renderer
 from simulator.speaker import UserSpeaker
-
-MAX_NUM_SEQS = 256
-"""Requests an engine runs at once, where `max_in_flight` does not say less."""
-KEY_VARIABLES = {"user": "SELFPLAY_SIMULATOR_KEY", "assistant": "SELFPLAY_ASSISTANT_KEY"}
-
-
-def is_url(name: str) -> bool:
-    """Whether a side is a server rather than a folder."""
-    return name.startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +64,9 @@ def side_of(config: GenerateConfig, role: Role) -> Side:
     name = config.simulator if role == "user" else config.assistant
     if not is_url(name):
         folder = locate_model(name, "assistant" if config.prompted_user else _kind(role))
-        return Side(role, folder, None, load_renderer(folder, role, prompted=config.prompted_user))
+        if role == "assistant":
+            return Side(role, folder, None, load_renderer(folder, role))
+        return Side(role, folder, None, load_user_renderer(folder, prompted=config.prompted_user))
     if role == "assistant":
         return Side(role, None, name, None)
     if config.simulator_endpoint.tokenizer is None:
@@ -82,7 +75,7 @@ def side_of(config: GenerateConfig, role: Role) -> Side:
             "with --simulator-tokenizer"
         )
     tokenizer = locate_model(config.simulator_endpoint.tokenizer, "simulator")
-    return Side(role, None, name, load_renderer(tokenizer, role, prompted=config.prompted_user))
+    return Side(role, None, name, load_user_renderer(tokenizer, prompted=config.prompted_user))
 
 
 def engine_specs(config: GenerateConfig, sides: Sequence[Side], logs: Path) -> dict[str, list[EngineSpec]]:
@@ -117,12 +110,16 @@ async def cast_of(
         BackendError: an engine did not start, or a server cannot be reached.
     """
     cast = Cast()
+
+    def on_restart(name: str, deaths: int, cause: str) -> None:
+        on_event(EngineRestarted(name, deaths, cause))
+
     async with AsyncExitStack() as stack:
         for side in sides:
             if side.url is not None:
                 await _connect(config, side, cast, stack)
         specs = engine_specs(config, sides, logs)
-        engines = await start_engines([spec for group in specs.values() for spec in group], stack, on_event)
+        engines = await start_engines([spec for group in specs.values() for spec in group], stack, on_restart)
         cast.engines |= engines
         for name, group in specs.items():
             lanes = [_add_lane(cast, _lane(engines[spec.name])) for spec in group]
@@ -171,35 +168,6 @@ async def _connect(config: GenerateConfig, side: Side, cast: Cast, stack: AsyncE
     cast.endpoints[side.role] = endpoint
     cast.places[side.role] = [lane]
     cast.speakers[side.role] = {lane: speaker_of(config, side.role, sampler)}
-
-
-async def start_engines(
-    specs: Sequence[EngineSpec], stack: AsyncExitStack, on_event: Callable[[Event], None]
-) -> dict[str, Backend]:
-    """Start the engines; each is closed with `stack`, also if another one fails or the start is broken off.
-
-    On a CPU all start at once. On a GPU each measures free memory while it starts, so they go one after the other.
-    """
-    turns = asyncio.Semaphore(max(1, len(specs)) if on_cpu() else 1)
-
-    async def start(spec: EngineSpec) -> Backend:
-        async with turns:
-            engine = await VllmBackend.start(spec)
-        told = partial(_tell_restart, spec.name, on_event)
-        supervised = SupervisedBackend(engine, partial(VllmBackend.start, spec), told)
-        stack.push_async_callback(supervised.close)
-        return supervised
-
-    started = await asyncio.gather(*map(start, specs), return_exceptions=True)
-    errors = [outcome for outcome in started if isinstance(outcome, BaseException)]
-    engines = [outcome for outcome in started if not isinstance(outcome, BaseException)]
-    if errors:
-        raise errors[0]
-    return {spec.name: engine for spec, engine in zip(specs, engines, strict=True)}
-
-
-def _tell_restart(name: str, on_event: Callable[[Event], None], deaths: int, cause: str) -> None:
-    on_event(EngineRestarted(name, deaths, cause))
 
 
 def _lane(engine: Backend) -> Lane:

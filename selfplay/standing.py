@@ -16,7 +16,7 @@ from selfplay.loop.figures import by_iteration
 from selfplay.loop.ledger import Entry, Ledger
 from selfplay.loop.stages import Stage
 from selfplay.looping import RECIPE
-from selfplay.store.store import DATABASE
+from selfplay.store.store import DATABASE, is_run
 from selfplay.working import ADAPTERS
 
 _STAGES: dict[str, Stage] = {
@@ -104,7 +104,7 @@ def kind_of(path: Path) -> str:
     """What a path is called: model, run, folder or file."""
     if (path / "config.json").exists():
         return "model"
-    return "run" if (path / DATABASE).exists() else "folder" if path.is_dir() else "file"
+    return "run" if is_run(path) else "folder" if path.is_dir() else "file"
 
 
 def beside(path: Path, ending: str) -> Path:

@@ -6,29 +6,23 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfplay.chat.events import Event
 from selfplay.curating import Sources, curate
 from selfplay.data.loading import is_held_out
-from selfplay.errors import SelfplayError
-from selfplay.generation import generate, ignore, open_run
+from selfplay.generation import Watch, finish
 from selfplay.loop.stopping import TOKENS
-from selfplay.playing import INTERRUPTED
-from selfplay.store.store import DATABASE
+from selfplay.store.store import open_run
 from selfplay.store.summary import summarise
 from selfplay.training import merge_adapters, train
 
 if TYPE_CHECKING:
-    from selfplay.config import GenerateConfig
+    from selfplay.generate.config import GenerateConfig
     from selfplay.loop.config import CurateConfig
     from selfplay.train.config import TrainConfig
 
 Say = Callable[[str], None]
-Watch = Callable[[], AbstractContextManager[Callable[[Event], None]]]
-"""What is told how a run goes, while it goes."""
 ADAPTERS = ".adapters"
 """Ends the name of the folder where a stage's adapters lie that its model was made with."""
 CHECKPOINTS = "checkpoints"
@@ -64,28 +58,11 @@ def played(config: GenerateConfig, watch: Watch) -> dict[str, Any]:
     """Hold the conversations that are owed."""
     out = Path(str(config.out))
     finish(config, "generating", watch)
-    run = open_run(out)
-    try:
-        summary, totals = summarise(run.conversations(), run.totals(), {}), run.totals()
-    finally:
-        run.close()
+    with open_run(out) as run:
+        totals = run.totals()
+        summary = summarise(run.conversations(), totals, {})
     sampled = sum(usage.sampled_tokens for usage in totals.by_role.values())
     return {"conversations": summary.conversations, "rounds": summary.rounds.mean, TOKENS: sampled}
-
-
-def finish(config: GenerateConfig, what: str, watch: Watch = lambda: nullcontext(ignore)) -> None:
-    """Begin a run, or go on with it, to its end.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C; turns in flight were finished.
-        SelfplayError: it stopped for another reason.
-    """
-    with watch() as on_event:
-        stopped = generate(config, resume=(Path(str(config.out)) / DATABASE).exists(), on_event=on_event).stopped
-    if stopped == INTERRUPTED:
-        raise KeyboardInterrupt
-    if stopped is not None:
-        raise SelfplayError(f"{what} stopped: {stopped}; the same command goes on with it")
 
 
 def curated(run: Path, out: Path, config: CurateConfig, say: Say) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bench.termination import f1, goodbye_rule, sampled_ends, score_ends
 from selfplay.chat.conversation import conversation_from_pairs
 from selfplay.chat.models import locate_model
 from selfplay.seeds import derive_seed
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 
 
 def talk(*texts, id="x", complete=True):

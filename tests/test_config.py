@@ -1,11 +1,13 @@
 import json
 
 import pytest
+from recipe_kinds import recipe_kind
 
 from selfplay.app import train_recipe, with_folder
-from selfplay.config import GenerateConfig, load_recipe, recipe_kind, recipe_text, shipped_recipes
+from selfplay.config import load_recipe, recipe_text, shipped_recipes
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError, DataError, StoreError
+from selfplay.generate.config import GenerateConfig
 from selfplay.loop.config import CurateConfig
 from selfplay.loop.stages import LoopConfig
 from selfplay.runs import changed_keys, check_folder, facts_of, plans_of

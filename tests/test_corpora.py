@@ -36,11 +36,11 @@ def test_corpora_side_by_side(sample, embeddings, tmp_path):
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "corpus.json").read_text(encoding="utf-8"))["corpora"]
     assert (found["one"]["dialogues"], found["all"]["dialogues"]) == (21, 120)
-    assert found["one"]["repeated dialogues"]["value"] == pytest.approx(1 / 21)
+    assert found["one"]["repeated_dialogues"]["value"] == pytest.approx(1 / 21)
     rounds = [c.rounds for c in [*sample[:20], sample[3]]]
     assert found["one"]["rounds"]["value"] == pytest.approx(sum(rounds) / 21)
-    assert found["all"]["language en"]["value"] > 0.9
-    for figure in ("topic diversity", "coherence", "MTLD", "tokens per user turn", "tokens per dialogue"):
+    assert found["all"]["language_en"]["value"] > 0.9
+    for figure in ("topic_diversity", "coherence", "mtld", "tokens_per_user_turn", "tokens_per_dialogue"):
         assert found["all"][figure]["low"] < found["all"][figure]["value"] < found["all"][figure]["high"]
     assert re.search(r"\| dialogues \| 21 \| 120 \|", (tmp_path / "out" / "corpus.md").read_text(encoding="utf-8"))
 
@@ -51,7 +51,7 @@ def test_tokens_of_a_corpus_are_those_of_its_texts(sample):
     assert token_counter("nano")(texts) == [len(ids) for ids in renderer.encode_texts(texts)]
     ((described,), _) = app.describe_corpora({"sample": "sample"})
     expected = [len(renderer.encode_text(text)) for c in sample for text in c.of("user")]
-    assert described.figures["tokens per user turn"].value == pytest.approx(sum(expected) / len(expected))
+    assert described.figures["tokens_per_user_turn"].value == pytest.approx(sum(expected) / len(expected))
 
 
 def test_an_empty_corpus_is_told(tmp_path):

@@ -15,7 +15,7 @@ from selfplay.chat.events import Sampled
 from selfplay.engine.runner import Runner
 from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.seeds import derive_seed
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 from selfplay.serve.scripted import ScriptedBackend, pick_from
 from selfplay.serve.turns import TurnSampler
 from selfplay.store.records import Plan

@@ -9,12 +9,13 @@ import pytest
 
 from selfplay import app
 from selfplay.chat.conversation import Turn
-from selfplay.config import GenerateConfig
 from selfplay.errors import BackendError, ConfigError, RequestError
-from selfplay.serve.backend import GenerationRequest, Sampling
+from selfplay.generate.config import GenerateConfig
+from selfplay.serve.backend import GenerationRequest
 from selfplay.serve.chat_completions import ChatSampler
 from selfplay.serve.completions import TextCompletions, TokenCompletions
-from selfplay.serve.endpoint import Endpoint, EndpointSettings, _retry_after
+from selfplay.serve.config import EndpointSettings, Sampling
+from selfplay.serve.endpoint import Endpoint, _retry_after
 from selfplay.serve.limiter import AdaptiveLimit
 from selfplay.serve.scripted_server import ScriptedServer
 from selfplay.store.store import RunReader

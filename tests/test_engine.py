@@ -14,12 +14,14 @@ from selfplay import sides
 from selfplay.chat.conversation import Turn
 from selfplay.chat.events import Sampled
 from selfplay.chat.models import load_renderer, locate_model
-from selfplay.config import GenerateConfig, load_recipe
+from selfplay.config import load_recipe
 from selfplay.engine.runner import Runner
 from selfplay.engine.scheduler import Scheduler
 from selfplay.errors import BackendError, ModelError, RequestError
+from selfplay.generate.config import GenerateConfig
 from selfplay.runs import plans_of
-from selfplay.serve.backend import GenerationRequest, Sampling
+from selfplay.serve.backend import GenerationRequest
+from selfplay.serve.config import Sampling
 from selfplay.serve.vllm_backend import EngineSpec, VllmBackend
 from selfplay.store.store import RunReader, RunStore
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from selfplay.config import GenerateConfig
 from selfplay.errors import ConfigError
-from selfplay.serve.placement import Machine, PlacedModel, Placement, place
+from selfplay.generate.config import GenerateConfig
+from selfplay.serve.config import Placement
+from selfplay.serve.placement import Machine, PlacedModel, place
 from selfplay.serve.vllm_backend import EngineSpec, _environment
 from selfplay.sides import engine_specs, side_of
 

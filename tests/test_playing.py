@@ -11,8 +11,8 @@ import urllib.request
 import pytest
 
 from selfplay import app
-from selfplay.config import GenerateConfig
 from selfplay.errors import ConfigError
+from selfplay.generate.config import GenerateConfig
 from selfplay.generation import PILOT
 from selfplay.serve.scripted_server import ScriptedServer
 from selfplay.store.store import DATABASE, RunReader

@@ -9,18 +9,20 @@ import torch
 from score_files import NANO
 
 from bench.likelihood import Scorer
-from selfplay.chat.conversation import Conversation, Turn, conversation_from_pairs
+from selfplay.chat.conversation import Conversation, Turn, conversation_from_pairs, with_intent
 from selfplay.chat.models import load_renderer
-from selfplay.chat.prompted import END_OF_CONVERSATION, with_intent
-from selfplay.config import GenerateConfig
+from selfplay.chat.prompted import END_OF_CONVERSATION
 from selfplay.errors import ModelError
-from selfplay.serve.backend import Completion, Sampling
+from selfplay.generate.config import GenerateConfig
+from selfplay.serve.backend import Completion
+from selfplay.serve.config import Sampling
 from selfplay.serve.scripted import ScriptedBackend
 from selfplay.serve.turns import TurnSampler
+from simulator.model import load_prompted_renderer
 
 
 def test_a_prompted_user_sees_the_talk_turned_around(sample):
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    renderer = load_prompted_renderer(NANO / "assistant", "user")
     conversation = sample[0]
     ids, mask = renderer.render(conversation)
     said = renderer.decode([id for id, on in zip(ids, mask, strict=True) if on and id != renderer.end_of_turn_id])
@@ -34,7 +36,7 @@ def test_a_prompted_user_sees_the_talk_turned_around(sample):
 
 
 def test_an_intent_is_what_the_user_sees_first(sample):
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    renderer = load_prompted_renderer(NANO / "assistant", "user")
     told = Conversation("x", sample[0].turns, meta={"intent": "a dentist, today"})
     assert "What you want: a dentist, today" in renderer.decode(renderer.render(with_intent(told)).input_ids)
     trained = load_renderer(NANO / "simulator", "user")
@@ -42,7 +44,7 @@ def test_an_intent_is_what_the_user_sees_first(sample):
 
 
 def test_words_that_end_the_talk_end_it():
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    renderer = load_prompted_renderer(NANO / "assistant", "user")
     assert renderer.said(END_OF_CONVERSATION) == ("", True)
     assert renderer.said(f"thanks {END_OF_CONVERSATION} x") == ("thanks", True)
     assert renderer.said("thanks") == ("thanks", False)
@@ -51,19 +53,19 @@ def test_words_that_end_the_talk_end_it():
 
 
 def test_context_is_not_learned_by_a_prompted_user_either(sample):
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    renderer = load_prompted_renderer(NANO / "assistant", "user")
     whole = sample[0]
     piece = replace(whole, context=2)
     assert sum(renderer.render(piece).loss_mask) < sum(renderer.render(whole).loss_mask)
-    scores = [Scorer(NANO / kind, prompted=told).score([piece], "user") for kind, told in
-              (("simulator", False), ("assistant", True))]  # fmt: skip
+    loaders = (("simulator", load_renderer), ("assistant", load_prompted_renderer))
+    scores = [Scorer(NANO / kind, load).score([piece], "user") for kind, load in loaders]
     learned = sum(len(turn.content.encode()) for turn in whole.turns[2:] if turn.role == "user")
     assert [score.bytes for score in scores] == [[learned], [learned]]
 
 
 def test_a_simulator_cannot_be_told_to_be_one():
     with pytest.raises(ModelError, match="does not open an assistant turn"):
-        load_renderer(NANO / "simulator", "user", prompted=True)
+        load_prompted_renderer(NANO / "simulator", "user")
     with pytest.raises(ModelError, match="set prompted_user"):
         load_renderer(NANO / "assistant", "user")
     assert GenerateConfig().prompted_user is False
@@ -74,7 +76,7 @@ def test_a_prompted_users_end_is_its_words(monkeypatch):
     from bench import likelihood
 
     monkeypatch.setattr(likelihood, "_WORTH_A_LOOK", 0.0)
-    scorer = Scorer(NANO / "assistant", prompted=True)
+    scorer = Scorer(NANO / "assistant", load_prompted_renderer)
     turns = (Turn("user", "a table for two"), Turn("assistant", "booked"))
     whole = scorer.score([Conversation("x", turns)], "user", [Sampling()])
     cut = scorer.score([Conversation("x", turns, complete=False)], "user")
@@ -112,7 +114,7 @@ def test_turns_longer_than_the_context_are_scored_up_to_it():
 
 
 async def test_a_prompted_user_ends_by_words_and_is_remembered_without_them():
-    renderer = load_renderer(NANO / "assistant", "user", prompted=True)
+    renderer = load_prompted_renderer(NANO / "assistant", "user")
     replies = ["thank you", END_OF_CONVERSATION, f"thanks {END_OF_CONVERSATION}"]
 
     def script(request):

@@ -12,7 +12,8 @@ from selfplay.engine.runner import Runner
 from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.errors import BackendError, StoreError
 from selfplay.seeds import derive_seed
-from selfplay.serve.backend import Completion, Sampling
+from selfplay.serve.backend import Completion
+from selfplay.serve.config import Sampling
 from selfplay.serve.scripted import ScriptedBackend, pick_from
 from selfplay.serve.turns import TurnSampler
 from selfplay.store.records import Entry, Plan

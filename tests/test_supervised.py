@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from selfplay.errors import BackendError, RequestError
-from selfplay.serve.backend import Completion, GenerationRequest, Sampling
+from selfplay.serve.backend import Completion, GenerationRequest
+from selfplay.serve.config import Sampling
 from selfplay.serve.supervised import SupervisedBackend
 
 ASK = GenerationRequest([1, 2], Sampling(), 0, (1,))

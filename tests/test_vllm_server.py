@@ -10,10 +10,10 @@ import pytest
 
 from selfplay import app
 from selfplay.chat.models import load_renderer, locate_model
-from selfplay.config import GenerateConfig
-from selfplay.serve.backend import Sampling
+from selfplay.generate.config import GenerateConfig
 from selfplay.serve.completions import TextCompletions, TokenCompletions
-from selfplay.serve.endpoint import Endpoint, EndpointSettings
+from selfplay.serve.config import EndpointSettings, Sampling
+from selfplay.serve.endpoint import Endpoint
 from selfplay.serve.turns import TurnSampler
 from selfplay.serve.vllm_backend import EngineSpec, _environment
 from selfplay.store.store import RunReader

@@ -23,7 +23,7 @@ from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import CONTEXT_FULL, Usage, failed
 from selfplay.errors import DataError, RequestError
 from selfplay.seeds import derive_seed
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 from selfplay.serve.turns import Sampler
 
 ERROR = "$ERROR$"

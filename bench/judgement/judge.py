@@ -23,7 +23,7 @@ from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import Usage, failed
 from selfplay.errors import RequestError
 from selfplay.seeds import derive_seed
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 
 TRIES = 3
 WARMER = 0.7

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 from selfplay.serve.turns import Sampler
 
 

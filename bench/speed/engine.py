@@ -29,9 +29,10 @@ from statistics import median
 
 from selfplay import sides
 from selfplay.chat.conversation import Role
-from selfplay.config import GenerateConfig, load_recipe
+from selfplay.config import load_recipe
 from selfplay.engine.runner import Runner
 from selfplay.engine.scheduler import Lane, Scheduler
+from selfplay.generate.config import GenerateConfig
 from selfplay.playing import MOST_IN_FLIGHT
 from selfplay.runs import plans_of
 from selfplay.serve.backend import Backend, Completion, GenerationRequest, KvCache

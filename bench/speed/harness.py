@@ -24,10 +24,11 @@ from statistics import median
 import aiohttp
 
 from bench.speed.scripted import play_scripted, scripted_backends, scripted_config, scripted_speakers
-from selfplay.config import GenerateConfig
+from selfplay.generate.config import GenerateConfig
 from selfplay.playing import interruptible, play
 from selfplay.runs import plans_of
-from selfplay.serve.backend import GenerationRequest, Sampling
+from selfplay.serve.backend import GenerationRequest
+from selfplay.serve.config import Sampling
 from selfplay.sides import cast_of, side_of
 from selfplay.store.store import RunStore
 

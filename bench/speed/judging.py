@@ -30,7 +30,7 @@ from bench.judgement.sets import open_set
 from bench.judgement.verdicts import RATING
 from selfplay.errors import BackendError
 from selfplay.serve.backend import Backend, Completion, GenerationRequest, KvCache
-from selfplay.serve.endpoint import EndpointSettings
+from selfplay.serve.config import EndpointSettings
 from selfplay.serve.supervised import SupervisedBackend
 from selfplay.serve.vllm_backend import VllmBackend
 from selfplay.served import EngineModel, served

@@ -9,9 +9,9 @@ from selfplay.chat.conversation import Role
 from selfplay.chat.events import Event
 from selfplay.chat.models import ModelKind, load_renderer, locate_model
 from selfplay.chat.speakers import Speaker
-from selfplay.config import GenerateConfig
 from selfplay.engine.runner import Runner
 from selfplay.engine.scheduler import Lane, Scheduler
+from selfplay.generate.config import GenerateConfig
 from selfplay.metrics import RunMetrics
 from selfplay.playing import set_apart
 from selfplay.runs import plans_of

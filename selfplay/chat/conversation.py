@@ -127,3 +127,10 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def with_intent(conversation: Conversation) -> Conversation:
+    """The conversation with its intent as a leading system turn, as UserLM-8b is given it. The user's side sees it."""
+    intent = Turn("system", str(conversation.meta["intent"]), "fixed")
+    heard = without_system(conversation)
+    return replace(heard, turns=(intent, *heard.turns), context=heard.context + 1 if heard.context else 0)

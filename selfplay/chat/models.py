@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 from selfplay.chat.conversation import Role
 from selfplay.chat.families import FAMILIES
-from selfplay.chat.prompted import PromptedUser
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import ModelError
 
@@ -40,28 +39,14 @@ def locate_model(name: str, kind: ModelKind) -> Path:
     return folder
 
 
-def load_renderer(folder: Path, role: Role, *, prompted: bool = False) -> ChatRenderer:
+def load_renderer(folder: Path, role: Role) -> ChatRenderer:
     """The tokenizer and chat template of a folder, checked to speak for `role`.
-
-    Args:
-        prompted: the folder holds an assistant, which is told to play the user (role user only).
 
     Raises:
         ModelError: no usable tokenizer or template, one that opens the other side's turn, or a simulator without an
             end-of-conversation token.
     """
-    try:
-        tokenizer = _load_tokenizer(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
-    if prompted and role == "user":
-        told = PromptedUser(tokenizer, for_both_sides(tokenizer.chat_template, "assistant"))
-        if not told.opens("assistant"):
-            raise ModelError(
-                f"{folder}: its chat template does not open an assistant turn, so it cannot be told to play the "
-                "user; a trained simulator is used without prompted_user"
-            )
-        return told
+    tokenizer = load_tokenizer(folder)
     renderer = ChatRenderer(tokenizer, for_both_sides(tokenizer.chat_template, role))
     if not renderer.opens(role):
         other = "assistant" if role == "user" else "user"
@@ -85,10 +70,7 @@ def token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:
         ModelError: no tokenizer there that can be read.
     """
     folder = locate_model(name, "simulator") if name == EMBEDDED else Path(name).expanduser()
-    try:
-        tokenizer = _load_tokenizer(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
+    tokenizer = load_tokenizer(folder)
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: needs a fast tokenizer (tokenizer.json)")
     backend = tokenizer.backend_tokenizer
@@ -102,15 +84,23 @@ def token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:
     return count
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer as its file has it. The class that fits any model costs ten seconds of imports on a slow core."""
-    if (folder / "tokenizer.json").exists():
-        from transformers import PreTrainedTokenizerFast
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, as its file has it.
 
-        return PreTrainedTokenizerFast.from_pretrained(folder)
-    from transformers import AutoTokenizer
+    Raises:
+        ModelError: there is none that can be read.
+    """
+    try:
+        # AutoTokenizer imports every model of Transformers to find one class: ten seconds on a slow core.
+        if (folder / "tokenizer.json").exists():
+            from transformers import PreTrainedTokenizerFast
 
-    return AutoTokenizer.from_pretrained(folder)
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: no tokenizer that can be read ({error})") from error
 
 
 def for_both_sides(template: object, role: Role) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from selfplay.chat.conversation import Conversation, Role, Turn, without_system
+from selfplay.chat.conversation import Conversation, Role, Turn
 from selfplay.chat.families import END_OF_CONVERSATION
 from selfplay.chat.rendering import ChatRenderer, Rendered
 
@@ -65,13 +65,6 @@ class PromptedUser(ChatRenderer):
         """A sampled turn without the words that end the conversation, and whether it had them."""
         before, ended, _ = text.partition(END_OF_CONVERSATION)
         return (before.strip(), True) if ended else (text, False)
-
-
-def with_intent(conversation: Conversation) -> Conversation:
-    """The conversation with its intent as a leading system turn, as UserLM-8b is given it. The user's side sees it."""
-    intent = Turn("system", str(conversation.meta["intent"]), "fixed")
-    heard = without_system(conversation)
-    return replace(heard, turns=(intent, *heard.turns), context=heard.context + 1 if heard.context else 0)
 
 
 def _turned(turns: Sequence[Turn]) -> list[Turn]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from selfplay.data.cleaning.language import LANGUAGES
-from selfplay.serve.endpoint import EndpointSettings
+from selfplay.serve.config import EndpointSettings
 
 
 class _Strict(BaseModel):

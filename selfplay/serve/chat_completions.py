@@ -14,7 +14,7 @@ from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import Usage
 from selfplay.errors import RequestError
 from selfplay.seeds import derive_seed
-from selfplay.serve.backend import Sampling
+from selfplay.serve.config import Sampling
 from selfplay.serve.endpoint import Endpoint
 from selfplay.serve.turns import SampledTurn
 

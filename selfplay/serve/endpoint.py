@@ -19,9 +19,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field
 
 from selfplay.errors import BackendError, ConfigError, RequestError
+from selfplay.serve.config import EndpointSettings
 from selfplay.serve.limiter import AdaptiveLimit
 
 T = TypeVar("T")
@@ -31,29 +31,6 @@ _OUTAGE = 60.0
 """Seconds without any reply, on top of two time-outs, after which the server counts as gone."""
 _LONGEST_PAUSE = 300.0
 """Seconds; a server that asks for more is asked again after this."""
-
-
-class EndpointSettings(BaseModel):
-    """How an OpenAI-compatible server is used."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    model: str | None = None
-    """Its name on the server; left out, the only one there."""
-    timeout: float = Field(300, gt=0)
-    """Seconds one reply may take."""
-    attempts: int = Field(8, ge=1)
-    """Tries before a request fails."""
-    first_delay: float = Field(0.5, ge=0)
-    """Seconds before the second try, doubled with each further one up to a minute."""
-    max_concurrency: int = Field(1024, ge=1)
-    """Most requests at once; how many it really is follows the server."""
-    max_context: int | None = Field(None, ge=1)
-    """Longest prompt plus completion in tokens, where the server does not tell."""
-    input_price: float = Field(0.0, ge=0)
-    """Money per million prompt tokens."""
-    output_price: float = Field(0.0, ge=0)
-    """Money per million sampled tokens."""
 
 
 class Endpoint:

@@ -13,28 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from selfplay.errors import ConfigError
+from selfplay.serve.config import Placement
 from selfplay.serve.vllm_backend import EngineSpec, on_cpu
 
 USABLE = 0.9
 """Part of a GPU's memory that is dealt out; the rest is for what the driver and other processes hold."""
-
-
-class Placement(BaseModel):
-    """Where the engines of one model run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    replicas: int = Field(1, ge=1)
-    """Engines with the same model; conversations are spread over them."""
-    tensor_parallel_size: int = Field(1, ge=1)
-    """GPUs each replica is split over."""
-    devices: tuple[int, ...] | None = None
-    """GPUs, in order: the first `tensor_parallel_size` for the first replica, and so on. Left out: dealt out."""
-    memory_share: float | None = Field(None, gt=0, le=1)
-    """Part of its GPUs' memory each replica may use. Left out: by the size of the weights."""
 
 
 @dataclass(frozen=True, slots=True)

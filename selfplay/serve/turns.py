@@ -10,7 +10,8 @@ from selfplay.chat.conversation import Role, Turn
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.chat.speakers import Usage
 from selfplay.seeds import derive_seed
-from selfplay.serve.backend import Backend, GenerationRequest, Sampling
+from selfplay.serve.backend import Backend, GenerationRequest
+from selfplay.serve.config import Sampling
 
 _NEVER = -100.0
 """The lowest bias engines take."""

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 from urllib.parse import quote
 
 from selfplay.chat.conversation import Conversation, Turn
@@ -62,11 +62,17 @@ class RunReader:
             StoreError: there is none, or it is damaged or of a newer version.
         """
         self.folder = folder
-        if not (folder / DATABASE).exists():
+        if not is_run(folder):
             raise StoreError(
                 f"{folder}: holds no run ({DATABASE} is missing); give the folder `selfplay generate` named"
             )
         self._database = connect(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file."""
@@ -174,7 +180,7 @@ class RunStore(RunReader):
         except OSError as error:
             raise StoreError(f"{folder}: cannot be created ({error.strerror}); choose another --out") from error
         lock = _lock(folder)
-        if (folder / DATABASE).exists():
+        if is_run(folder):
             lock.close()
             raise StoreError(f"{folder}: already holds a run; finish it with --resume or choose another --out")
         # Built beside and renamed, so that a run either exists with its whole plan or not at all.
@@ -344,3 +350,17 @@ def _resolve(futures: list[asyncio.Future[None]], error: StoreError | None) -> N
             future.set_result(None)
         else:
             future.set_exception(error)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a path is the folder of a run."""
+    return (Path(path) / DATABASE).exists()
+
+
+def open_run(folder: str | Path) -> RunReader:
+    """A run for reading; use `with`, which closes it.
+
+    Raises:
+        StoreError: there is none.
+    """
+    return RunReader(Path(folder))

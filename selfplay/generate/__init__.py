@@ -1,0 +1,1 @@
+"""Self-play: from a recipe to a run of conversations."""

@@ -1,0 +1,22 @@
+"""Which settings a shipped recipe holds, told from its keys."""
+
+import yaml
+
+from selfplay.config import recipe_text
+from selfplay.data.cleaning.config import CleanConfig
+from selfplay.generate.config import GenerateConfig
+from selfplay.loop.config import CurateConfig
+from selfplay.loop.stages import LoopConfig
+from selfplay.train.config import TrainConfig
+
+
+def recipe_kind(name):
+    """Training names a role, curation endings, a loop iterations, cleaning its steps."""
+    keys = yaml.safe_load(recipe_text(name)).keys()
+    if "role" in keys:
+        return TrainConfig
+    if "endings" in keys:
+        return CurateConfig
+    if "iterations" in keys:
+        return LoopConfig
+    return CleanConfig if keys <= CleanConfig.model_fields.keys() else GenerateConfig
