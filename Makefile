@@ -30,5 +30,5 @@ setup: .venv/complete
 
 # What DeepSpeed compiles at first use; needs g++ and ninja, and takes a minute once.
 .venv/kernels: .venv/complete
-	$(BIN)/python -m selfplay.train.kernels
+	$(BIN)/python -m selfplay.train.launch.kernels
 	touch .venv/kernels

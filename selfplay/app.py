@@ -16,64 +16,64 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from bench.nano import NanoScores, Pair
-from bench.scorecard import Scorecard
-from bench.settings import JudgeConfig as JudgeConfig
-from bench.settings import ScorecardConfig as ScorecardConfig
-from selfplay import scoring as simulator_scores
+from bench.assistant.run import bench_questions as bench_questions
+from bench.assistant.run import report_judgments as report_judgments
+from bench.config import JudgeConfig as JudgeConfig
+from bench.config import ScorecardConfig as ScorecardConfig
+from bench.corpus.run import describe_corpora as describe_corpora
+from bench.nano.sheet import NanoScores, Pair
+from bench.simulator import run as simulator_scores
+from bench.simulator.run import Candidate
+from bench.simulator.scorecard import Scorecard
 from selfplay.chat.conversation import Conversation, Role
 from selfplay.chat.models import locate_model
 from selfplay.chat.speakers import Speaker
-from selfplay.corpora import describe_corpora as describe_corpora
-from selfplay.curating import Curated as Curated
-from selfplay.curating import curate as curate
+from selfplay.curate.config import CurateConfig as CurateConfig
+from selfplay.curate.run import Curated as Curated
+from selfplay.curate.run import curate as curate
 from selfplay.data.catalogue import Dataset, catalogue, locate
 from selfplay.data.catalogue import entry_named as entry_named
 from selfplay.data.catalogue import local_file as local_file
 from selfplay.data.cleaning.config import CleanConfig as CleanConfig
 from selfplay.data.cleaning.pipeline import Progress, clean_sources
-from selfplay.data.cleaning.tally import Tally
+from selfplay.data.cleaning.report import Tally
 from selfplay.data.formats import FORMATS as FORMATS
 from selfplay.data.loading import Loaded, stream
 from selfplay.data.mixing import Mixed, parse_weights
 from selfplay.data.mixing import mix as mix_sources
-from selfplay.engine.runner import Journal, Runner
-from selfplay.engine.scheduler import Lane, Scheduler
-from selfplay.foreseeing import Foreseen as Foreseen
-from selfplay.foreseeing import foresee as foresee
 from selfplay.generate.config import GenerateConfig
-from selfplay.generation import Run as Run
-from selfplay.generation import estimate as estimate
-from selfplay.generation import finish, ignore
-from selfplay.generation import generate as generate
-from selfplay.generation import placement as placement
-from selfplay.generation import with_folder as with_folder
-from selfplay.judging import bench_questions as bench_questions
-from selfplay.judging import report_judgments as report_judgments
-from selfplay.lineage import Made as Made
-from selfplay.lineage import lineage as lineage
-from selfplay.loop.config import CurateConfig as CurateConfig
-from selfplay.loop.stages import LoopConfig as LoopConfig
-from selfplay.looping import loop as loop
-from selfplay.looping import loop_status as loop_status
-from selfplay.looping import progress_of as progress_of
-from selfplay.playing import INTERRUPTED as INTERRUPTED
-from selfplay.reporting import loop_report as loop_report
-from selfplay.runs import plans_of, prices_of
-from selfplay.scoring import Candidate
-from selfplay.sides import cast_of, side_of
+from selfplay.generate.identity import plans_of, prices_of
+from selfplay.generate.participants import cast_of, side_of
+from selfplay.generate.play import INTERRUPTED as INTERRUPTED
+from selfplay.generate.run import Run as Run
+from selfplay.generate.run import estimate as estimate
+from selfplay.generate.run import finish, ignore
+from selfplay.generate.run import generate as generate
+from selfplay.generate.run import placement as placement
+from selfplay.generate.run import with_folder as with_folder
+from selfplay.generate.runner import Journal, Runner
+from selfplay.generate.scheduler import Lane, Scheduler
+from selfplay.loop.config import LoopConfig as LoopConfig
+from selfplay.loop.estimate import Foreseen as Foreseen
+from selfplay.loop.estimate import foresee as foresee
+from selfplay.loop.lineage import Made as Made
+from selfplay.loop.lineage import lineage as lineage
+from selfplay.loop.report.build import loop_report as loop_report
+from selfplay.loop.run import loop as loop
+from selfplay.loop.run import loop_status as loop_status
+from selfplay.loop.run import progress_of as progress_of
+from selfplay.store.decisions import verdicts_on as verdicts_on
 from selfplay.store.export import Exported, ExportFormat, export
 from selfplay.store.records import Unfinished
 from selfplay.store.store import open_run as open_run
 from selfplay.store.summary import RunSummary, summarise
-from selfplay.store.verdicts import verdicts_on as verdicts_on
+from selfplay.train.inspect import TrainPlan as TrainPlan
+from selfplay.train.inspect import inspect as inspect
+from selfplay.train.inspect import merge_adapters as merge_adapters
+from selfplay.train.inspect import plan_training as plan_training
+from selfplay.train.inspect import train as train
+from selfplay.train.inspect import train_recipe as train_recipe
 from selfplay.train.run import TrainResult as TrainResult
-from selfplay.training import TrainPlan as TrainPlan
-from selfplay.training import inspect as inspect
-from selfplay.training import merge_adapters as merge_adapters
-from selfplay.training import plan_training as plan_training
-from selfplay.training import train as train
-from selfplay.training import train_recipe as train_recipe
 from simulator.guardrails import Guardrails
 from simulator.model import load_prompted_renderer
 

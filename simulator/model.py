@@ -6,9 +6,9 @@ from pathlib import Path
 
 from selfplay.chat.conversation import Role
 from selfplay.chat.models import for_both_sides, load_renderer, load_tokenizer
-from selfplay.chat.prompted import PromptedUser
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import ModelError
+from simulator.prompted import PromptedUser
 
 
 def load_user_renderer(folder: Path, *, prompted: bool = False) -> ChatRenderer:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 
 from selfplay import app
-from selfplay.config import validated
+from selfplay.recipe import validated
 from selfplay.serve.scripted_server import ScriptedServer
 
 CATEGORIES = ("writing", "math", "coding", "roleplay")

@@ -2,11 +2,11 @@
 
 import yaml
 
-from selfplay.config import recipe_text
+from selfplay.curate.config import CurateConfig
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.generate.config import GenerateConfig
-from selfplay.loop.config import CurateConfig
-from selfplay.loop.stages import LoopConfig
+from selfplay.loop.config import LoopConfig
+from selfplay.recipe import recipe_text
 from selfplay.train.config import TrainConfig
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from selfplay.chat.models import locate_model
-from selfplay.cli import cli
-from selfplay.writing import json_line
+from selfplay.cli.main import cli
+from selfplay.files import json_line
 
 NANO = Path(str(locate_model("nano", "simulator"))).parent
 

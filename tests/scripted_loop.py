@@ -9,11 +9,11 @@ from contextlib import chdir
 from hashlib import blake2b
 from pathlib import Path
 
-from selfplay import looping
-from selfplay.inputs import files_hash
-from selfplay.jobs import Job
-from selfplay.loop.stages import LoopConfig
-from selfplay.writing import replacing
+from selfplay.files import replacing
+from selfplay.loop import run as looping
+from selfplay.loop.config import LoopConfig
+from selfplay.loop.inputs import files_hash
+from selfplay.loop.plan import Job
 
 CONVERSATIONS, STEPS, PAUSE = 16, 6, 0.004
 

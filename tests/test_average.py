@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from selfplay import app
-from selfplay.config import load_recipe
+from selfplay.recipe import load_recipe
 from selfplay.train.average import average_with_base
 from selfplay.train.config import TrainConfig
 

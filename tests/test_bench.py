@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from bench.intervals import bootstrap, ratio
-from bench.likelihood import Scorer, probabilities
-from bench.likeness import describe
-from bench.naturalness import two_sample_auc
-from bench.report import _script
-from bench.termination import f1, goodbye_rule, sampled_ends, score_ends
+from bench.metrics.likelihood import Scorer, probabilities
+from bench.metrics.naturalness import two_sample_auc
+from bench.metrics.termination import f1, goodbye_rule, sampled_ends, score_ends
+from bench.nano.likeness import describe
+from bench.nano.report import _script
 from selfplay.chat.conversation import conversation_from_pairs
 from selfplay.chat.models import locate_model
 from selfplay.seeds import derive_seed

@@ -11,9 +11,9 @@ from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.language import language_of, unwanted_language
 from selfplay.data.cleaning.markup import html_to_markdown
 from selfplay.data.cleaning.personal import masked
+from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.splitting import GLUE, pieces, token_lengths
 from selfplay.data.cleaning.steps import clean, steps_of
-from selfplay.data.cleaning.tally import Count, Tally
 
 FENCE = "```html\n<p>\n  Copy code\n1 / 2\n</p>\n```"
 

@@ -7,14 +7,14 @@ from collections import Counter
 import pytest
 from typer.testing import CliRunner
 
-from selfplay import console
 from selfplay.chat.conversation import Turn
-from selfplay.chat.events import Admitted, Asked, ConversationEnded, EngineRestarted, Planned, Sampled
 from selfplay.chat.models import content_hash, load_renderer, locate_model
 from selfplay.chat.speakers import Usage
-from selfplay.cli import cli
+from selfplay.cli.main import cli
+from selfplay.console import generate as console
 from selfplay.errors import ModelError
-from selfplay.metrics import RunMetrics
+from selfplay.generate.events import Admitted, Asked, ConversationEnded, EngineRestarted, Planned, Sampled
+from selfplay.generate.telemetry import RunMetrics
 from selfplay.store.records import Entry, Plan
 from selfplay.store.store import RunStore
 
@@ -40,9 +40,9 @@ def test_help_lists_the_commands_without_loading_models():
     done = selfplay("--help")
     for command in ("generate", "show", "export", "train", "recipes", "chat", "bench"):
         assert command in done.stdout
-    code = "import sys, selfplay.cli; sys.exit(any(m in sys.modules for m in ('torch', 'vllm', 'transformers')))"
+    code = "import sys, selfplay.cli.main; sys.exit(any(m in sys.modules for m in ('torch', 'vllm', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    code = code.replace("selfplay.cli", "selfplay.app")
+    code = code.replace("selfplay.cli.main", "selfplay.app")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -4,13 +4,13 @@ import pytest
 from recipe_kinds import recipe_kind
 
 from selfplay.app import train_recipe, with_folder
-from selfplay.config import load_recipe, recipe_text, shipped_recipes
+from selfplay.curate.config import CurateConfig
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError, DataError, StoreError
 from selfplay.generate.config import GenerateConfig
-from selfplay.loop.config import CurateConfig
-from selfplay.loop.stages import LoopConfig
-from selfplay.runs import changed_keys, check_folder, facts_of, plans_of
+from selfplay.generate.identity import changed_keys, check_folder, facts_of, plans_of
+from selfplay.loop.config import LoopConfig
+from selfplay.recipe import load_recipe, recipe_text, shipped_recipes
 from selfplay.store.store import RunStore
 from selfplay.train.config import TrainConfig
 from simulator.opening import read_openings

@@ -10,7 +10,7 @@ from bench.questions import read_questions
 from selfplay import app
 from selfplay.chat.models import load_renderer, token_counter
 from selfplay.errors import ConfigError, DataError
-from selfplay.writing import json_line
+from selfplay.files import json_line
 
 
 @pytest.fixture(scope="session")

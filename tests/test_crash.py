@@ -11,9 +11,9 @@ import time
 import pytest
 
 from assistant.speaker import AssistantSpeaker
-from selfplay.chat.events import Sampled
-from selfplay.engine.runner import Runner
-from selfplay.engine.scheduler import Lane, Scheduler
+from selfplay.generate.events import Sampled
+from selfplay.generate.runner import Runner
+from selfplay.generate.scheduler import Lane, Scheduler
 from selfplay.seeds import derive_seed
 from selfplay.serve.config import Sampling
 from selfplay.serve.scripted import ScriptedBackend, pick_from

@@ -8,12 +8,12 @@ from typer.testing import CliRunner
 
 from selfplay import app
 from selfplay.chat.conversation import Conversation, Turn
-from selfplay.cli import cli
+from selfplay.cli.main import cli
+from selfplay.curate.config import CurateConfig
+from selfplay.curate.filters import filters_of, read_words
+from selfplay.curate.memorised import STRETCH, Memorised
+from selfplay.curate.selection import judge, leave_out_by, rows_left_out
 from selfplay.errors import ConfigError, DataError
-from selfplay.loop.config import CurateConfig
-from selfplay.loop.curate import judge, leave_out_by, rows_left_out
-from selfplay.loop.filters import filters_of, read_words
-from selfplay.loop.memorised import STRETCH, Memorised
 
 PLAIN = {"near_duplicates": None, "duplicates": False}
 

@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-from selfplay import sides
 from selfplay.chat.conversation import Turn
-from selfplay.chat.events import Sampled
 from selfplay.chat.models import load_renderer, locate_model
-from selfplay.config import load_recipe
-from selfplay.engine.runner import Runner
-from selfplay.engine.scheduler import Scheduler
 from selfplay.errors import BackendError, ModelError, RequestError
+from selfplay.generate import participants as sides
 from selfplay.generate.config import GenerateConfig
-from selfplay.runs import plans_of
+from selfplay.generate.events import Sampled
+from selfplay.generate.identity import plans_of
+from selfplay.generate.runner import Runner
+from selfplay.generate.scheduler import Scheduler
+from selfplay.recipe import load_recipe
 from selfplay.serve.backend import GenerationRequest
 from selfplay.serve.config import Sampling
 from selfplay.serve.vllm_backend import EngineSpec, VllmBackend

@@ -74,7 +74,7 @@ def test_packed_collation_begins_positions_anew_and_predicts_no_first_token():
 @pytest.mark.parametrize("packed", [False, True])
 def test_conversations_in_a_batch_do_not_see_each_other(renderers, sample, tiny_tokenizer, packed):
     from selfplay.train.config import ScratchModel
-    from selfplay.train.loss import supervise
+    from selfplay.train.methods.loss import supervise
     from selfplay.train.scratch import random_model
 
     shape = ScratchModel(vocab_size=600, hidden_size=64, intermediate_size=128, layers=2, heads=2)
@@ -94,8 +94,8 @@ def test_conversations_in_a_batch_do_not_see_each_other(renderers, sample, tiny_
 def test_the_loss_is_that_of_all_logits_and_does_not_depend_on_how_many_are_held_at_once(
     renderers, sample, tiny_tokenizer, monkeypatch
 ):
-    from selfplay.train import loss
     from selfplay.train.config import ScratchModel
+    from selfplay.train.methods import loss
     from selfplay.train.scratch import random_model
 
     shape = ScratchModel(vocab_size=600, hidden_size=64, intermediate_size=128, layers=2, heads=2)

@@ -10,11 +10,11 @@ from source_rows import ASKED_FOR, HH, OASST, ROWS, SHAREGPT, read_rows
 
 from selfplay.data.formats import FORMATS, format_named, recognise, recognise_any
 from selfplay.data.loading import load
-from selfplay.data.refusals import Refusals
+from selfplay.data.rejects import Refusals
 from selfplay.data.rows import row_of
 from selfplay.errors import BadRow, ConfigError, DataError, InvalidConversation
+from selfplay.files import json_line
 from selfplay.seeds import derive_seed
-from selfplay.writing import json_line
 
 
 def converted(name, row):

@@ -6,13 +6,13 @@ import math
 import pytest
 from judge_files import data_folder, write_lines
 
-from bench.judgement.answers import ERROR, Choice, answer_row, read_answers, unanswered
-from bench.judgement.biases import judge_figures
-from bench.judgement.matches import plan_matches
-from bench.judgement.rows import hold, read_rows
-from bench.judgement.sets import open_set, shipped_sets
-from bench.judgement.standings import cause_of, compare, grade, win_matrix
-from bench.judgement.verdicts import RATING, RATINGS, WINNER, fill, rating_of, schema_of, winner_of
+from bench.assistant.answers import ERROR, Choice, answer_row, read_answers, unanswered
+from bench.assistant.biases import judge_figures
+from bench.assistant.jsonl import hold, read_rows
+from bench.assistant.matches import plan_matches
+from bench.assistant.sets import open_set, shipped_sets
+from bench.assistant.standings import cause_of, compare, grade, win_matrix
+from bench.assistant.verdicts import RATING, RATINGS, WINNER, fill, rating_of, schema_of, winner_of
 from bench.questions import read_questions
 from selfplay.errors import ConfigError, DataError
 

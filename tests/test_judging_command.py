@@ -114,7 +114,7 @@ def test_the_nano_assistant_on_the_real_questions_with_faults_and_a_kill(data_fo
 
 @pytest.mark.data
 def test_the_published_sets_are_read_whole(data_folder):
-    from bench.judgement.sets import open_set
+    from bench.assistant.sets import open_set
 
     eval_folder = str(data_folder / "eval")
     counts = {"mt-bench": 80, "vicuna-bench": 80, "arena-hard": 500, "alpaca-eval": 805}

@@ -7,8 +7,8 @@ from aiohttp import web
 from judge_files import Judge, bench, data_folder, judging, rows, serving, write_lines
 
 from selfplay import app
-from selfplay.config import validated
 from selfplay.errors import BackendError, ConfigError, DataError, ModelError
+from selfplay.recipe import validated
 from selfplay.serve.scripted_server import ScriptedServer
 
 
@@ -91,7 +91,7 @@ def test_rows_of_which_nobody_knows_what_made_them_are_kept_and_named(data, tmp_
 
 
 def test_a_report_says_which_questions_have_no_judgment(data, tmp_path):
-    from bench.judgement.report import notes
+    from bench.assistant.report import notes
 
     with judging() as url:
         bench(data, tmp_path / "out", url)
@@ -127,7 +127,7 @@ def test_a_judge_keeps_its_most_requests_at_once_whatever_else_is_set():
 
 
 def test_two_runs_do_not_write_one_file(data, tmp_path):
-    from bench.judgement.rows import hold
+    from bench.assistant.jsonl import hold
 
     with (
         judging() as url,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from selfplay.train.kernels import drop_dead_locks
+from selfplay.train.launch.kernels import drop_dead_locks
 
 
 @pytest.fixture

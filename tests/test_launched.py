@@ -131,7 +131,7 @@ def _workers(out):
                 state = file.read().rsplit(")", 1)[1].split()[0]
         except OSError:
             continue
-        if "selfplay.train.worker" in words and str(out / "checkpoints") in words and state != "Z":
+        if "selfplay.train.launch.worker" in words and str(out / "checkpoints") in words and state != "Z":
             found.append(pid)
     return found
 

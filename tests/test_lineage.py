@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from selfplay import app
 from selfplay.chat.models import content_hash
-from selfplay.cli import cli
+from selfplay.cli.main import cli
 from selfplay.errors import DataError, StoreError
 
 

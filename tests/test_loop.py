@@ -10,14 +10,14 @@ from judge_files import data_folder
 
 from selfplay import app
 from selfplay.chat.models import content_hash, locate_model
-from selfplay.config import load_recipe, shipped_recipes
 from selfplay.data.mixing import load_mixture
 from selfplay.errors import ConfigError, DataError, ModelError, StoreError
-from selfplay.inputs import with_data
-from selfplay.jobs import Job, Plan
+from selfplay.loop.config import LoopConfig
+from selfplay.loop.inputs import with_data
 from selfplay.loop.ledger import Ledger, alone
-from selfplay.loop.stages import LoopConfig
-from selfplay.looping import _is_done, _put_aside, _run
+from selfplay.loop.plan import Job, Plan
+from selfplay.loop.run import _is_done, _put_aside, _run
+from selfplay.recipe import load_recipe, shipped_recipes
 from selfplay.settings import differences
 from selfplay.train.run import _identity, _refuse_changes
 
@@ -173,8 +173,8 @@ def test_adapters_are_trained_beside_the_model_and_merged_into_it(tmp_path, monk
         (out / "config.json").touch()
         (out / "training.json").write_bytes((adapter / "training.json").read_bytes())
 
-    monkeypatch.setattr("selfplay.working.train", train)
-    monkeypatch.setattr("selfplay.working.merge_adapters", merge)
+    monkeypatch.setattr("selfplay.loop.stages.training.train", train)
+    monkeypatch.setattr("selfplay.loop.stages.training.merge_adapters", merge)
     job = plan(tmp_path, assistant={"settings": {"lora.rank": 4}}).job(1, "assistant")
     (tmp_path / "loop/001/assistant/.merging0").mkdir(parents=True)  # as a kill leaves it
     figures = job.work()
@@ -315,14 +315,14 @@ def test_a_loop_that_has_begun_does_not_go_on_with_other_data(tmp_path, monkeypa
         if name != "sample":
             raise DataError("not here")
 
-    monkeypatch.setattr("selfplay.inputs.locate", locate)
+    monkeypatch.setattr("selfplay.loop.inputs.locate", locate)
     with pytest.raises(DataError, match="not here"):
         with_data(config, tmp_path, True, silent)
     assert with_data(config, tmp_path, False, lines.append).bench.people == ("sample",)
     assert any(line.startswith("WARNING: not here") for line in lines)
-    monkeypatch.setattr("selfplay.inputs.locate", lambda name: None)  # the data is there now: the sample stays
+    monkeypatch.setattr("selfplay.loop.inputs.locate", lambda name: None)  # the data is there now: the sample stays
     assert with_data(config, tmp_path, True, silent).bench.people == ("sample",)
-    monkeypatch.setattr("selfplay.inputs.locate", locate)
+    monkeypatch.setattr("selfplay.loop.inputs.locate", locate)
     with pytest.raises(DataError, match="not here"):
         with_data(LoopConfig.model_validate({"bench": {"people": ["sgd_trian"]}}), tmp_path / "x", False, silent)
 

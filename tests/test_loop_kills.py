@@ -12,7 +12,7 @@ import scripted_loop
 from typer.testing import CliRunner
 
 from selfplay import app
-from selfplay.cli import cli
+from selfplay.cli.main import cli
 from selfplay.errors import BackendError, SelfplayError
 from selfplay.loop.ledger import Ledger, alone, is_held
 
@@ -238,7 +238,7 @@ def test_an_alarm_stops_the_loop_and_the_command_fails(tmp_path, monkeypatch):
     assert looped.alarmed
     assert looped.stopped.startswith("collapse alarm in iteration 1: distinct_2 is 1.03 of people's (0.400, 0.390)")
     assert [line.split(",")[0] for line in lines if line.isupper() or "iteration 1: " in line][:1] == ["ALARM"]
-    monkeypatch.setattr("selfplay.looping.Plan", scripted_loop.ScriptedPlan)
+    monkeypatch.setattr("selfplay.loop.run.Plan", scripted_loop.ScriptedPlan)
     (tmp_path / "recipe.yaml").write_text((tmp_path / "loop.yaml").read_text())
     ran = CliRunner().invoke(cli, ["loop", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path)])
     assert ran.exit_code == 1

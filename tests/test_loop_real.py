@@ -10,8 +10,8 @@ import time
 import pytest
 
 from selfplay import app
+from selfplay.loop.config import STAGES, LoopConfig
 from selfplay.loop.ledger import Ledger
-from selfplay.loop.stages import STAGES, LoopConfig
 
 SHORT = {"optim": {"max_steps": 24, "batch_tokens": 1024}, "save_steps": 2, "data.held_out": 0.1}
 SETTINGS = {

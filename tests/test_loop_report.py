@@ -9,7 +9,7 @@ from held_runs import hold
 from typer.testing import CliRunner
 
 from selfplay import app
-from selfplay.cli import cli
+from selfplay.cli.main import cli
 from selfplay.errors import ConfigError
 from selfplay.loop.ledger import Ledger
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from selfplay.config import validated
 from selfplay.errors import ConfigError
-from selfplay.loop.figures import NAMES, Value, by_iteration
+from selfplay.loop.config import HEALTH, Limit, LoopConfig, StopRules
 from selfplay.loop.health import alarms, check, unchecked
-from selfplay.loop.stages import HEALTH, Limit, LoopConfig, StopRules
+from selfplay.loop.metrics import NAMES, Value, by_iteration
 from selfplay.loop.stopping import out_of_budget, spent, without_gain
+from selfplay.recipe import validated
 
 
 def scores(*values, name="mt-bench", spread=0.1):

@@ -9,9 +9,9 @@ from judge_files import CATEGORIES, data_folder, judging, write_lines
 from selfplay.chat.models import locate_model
 from selfplay.data.loading import is_held_out
 from selfplay.errors import BackendError, DataError, SelfplayError
-from selfplay.loop.figures import CORPUS, NAMES, USERS
-from selfplay.loop.stages import BenchStage
-from selfplay.measuring import HELD_OUT, Measured, _people, measure
+from selfplay.loop.config import BenchStage
+from selfplay.loop.evaluate import HELD_OUT, Measured, _people, measure
+from selfplay.loop.metrics import CORPUS, NAMES, USERS
 
 NANO = locate_model("nano", "assistant")
 QUIET = {"people": ("sample",), "most": 10, "examples": 0}

@@ -8,14 +8,14 @@ import pytest
 from lexicalrichness import LexicalRichness
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from bench.corpus import Mean, share
-from bench.diversity import bleu_against_others, distinct, jaccard_diversity, mtld, mtld_of, self_bleu
-from bench.habits import ENDED, HABITS, ROUNDS, counted, distance, rate, tokens_per_turn
-from bench.intents import content_words, coverage, decomposition, having_intents
+from bench.corpus.describe import Mean, share
 from bench.intervals import between, subsampled
-from bench.naturalness import _auc, balanced, ngrams, two_sample_auc
-from bench.overlap import Overlap
-from bench.termination import brier, calibration
+from bench.metrics.diversity import bleu_against_others, distinct, jaccard_diversity, mtld, mtld_of, self_bleu
+from bench.metrics.habits import ENDED, HABITS, ROUNDS, counted, distance, rate, tokens_per_turn
+from bench.metrics.intents import content_words, coverage, decomposition, having_intents
+from bench.metrics.naturalness import _auc, balanced, ngrams, two_sample_auc
+from bench.metrics.overlap import Overlap
+from bench.metrics.termination import brier, calibration
 from bench.words import Encoded, words
 from selfplay.chat.conversation import Conversation, conversation_from_pairs
 

@@ -6,10 +6,10 @@ import pytest
 
 from selfplay.errors import ConfigError
 from selfplay.generate.config import GenerateConfig
+from selfplay.generate.participants import engine_specs, side_of
 from selfplay.serve.config import Placement
 from selfplay.serve.placement import Machine, PlacedModel, place
 from selfplay.serve.vllm_backend import EngineSpec, _environment
-from selfplay.sides import engine_specs, side_of
 
 GIB = 2**30
 CPU = Machine(cores=(0, 1, 2, 3, 4))

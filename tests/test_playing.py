@@ -13,7 +13,7 @@ import pytest
 from selfplay import app
 from selfplay.errors import ConfigError
 from selfplay.generate.config import GenerateConfig
-from selfplay.generation import PILOT
+from selfplay.generate.run import PILOT
 from selfplay.serve.scripted_server import ScriptedServer
 from selfplay.store.store import DATABASE, RunReader
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from score_files import NANO
 
-from bench.likelihood import Scorer
+from bench.metrics.likelihood import Scorer
 from selfplay.chat.conversation import Conversation, Turn, conversation_from_pairs, with_intent
 from selfplay.chat.models import load_renderer
-from selfplay.chat.prompted import END_OF_CONVERSATION
 from selfplay.errors import ModelError
 from selfplay.generate.config import GenerateConfig
 from selfplay.serve.backend import Completion
@@ -19,6 +18,7 @@ from selfplay.serve.config import Sampling
 from selfplay.serve.scripted import ScriptedBackend
 from selfplay.serve.turns import TurnSampler
 from simulator.model import load_prompted_renderer
+from simulator.prompted import END_OF_CONVERSATION
 
 
 def test_a_prompted_user_sees_the_talk_turned_around(sample):
@@ -73,7 +73,7 @@ def test_a_simulator_cannot_be_told_to_be_one():
 
 def test_a_prompted_users_end_is_its_words(monkeypatch):
     """p(end) of several tokens is the product of their probabilities, as one whole rendering has them."""
-    from bench import likelihood
+    from bench.metrics import likelihood
 
     monkeypatch.setattr(likelihood, "_WORTH_A_LOOK", 0.0)
     scorer = Scorer(NANO / "assistant", load_prompted_renderer)

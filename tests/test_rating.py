@@ -9,10 +9,10 @@ from test_curate import talk
 from selfplay import app
 from selfplay.chat.families import family
 from selfplay.chat.models import locate_model
-from selfplay.config import validated
+from selfplay.curate.config import CurateConfig, Reward, Scores
+from selfplay.curate.scores import by_file, by_reward
 from selfplay.errors import BackendError, ConfigError, DataError, ModelError
-from selfplay.loop.config import CurateConfig, Reward, Scores
-from selfplay.rating import by_file, by_reward
+from selfplay.recipe import validated
 
 TALKS = [
     talk(f"I need table number {n}.", f"Table {n} is yours.", "Thanks a lot for it.", id=f"c{n}") for n in range(12)
@@ -81,7 +81,7 @@ def test_a_reward_model_gives_a_conversation_its_number(tmp_path, reward_model, 
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from bench.reward import RewardModel
+    from bench.metrics.reward import RewardModel
 
     sly = talk("Is <|im_end|> a word?", "Yes.", id="sly")
     long = talk("word " * 100, "Yes.", id="long")

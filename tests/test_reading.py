@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_rows import read_rows
 
-from selfplay.data.batches import BATCH_ROWS
 from selfplay.data.loading import load
+from selfplay.data.raw_rows import BATCH_ROWS
 from selfplay.data.reading import read_batches
 from selfplay.errors import DataError
 

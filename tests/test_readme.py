@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from selfplay.cli import cli
+from selfplay.cli.main import cli
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ selfplay ([^#\n]*)", README, re.MULTILINE)

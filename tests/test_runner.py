@@ -7,10 +7,10 @@ import pytest
 
 from assistant.speaker import AssistantSpeaker
 from selfplay.chat.conversation import Turn
-from selfplay.chat.events import Admitted, ConversationEnded, Sampled
-from selfplay.engine.runner import Runner
-from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.errors import BackendError, StoreError
+from selfplay.generate.events import Admitted, ConversationEnded, Sampled
+from selfplay.generate.runner import Runner
+from selfplay.generate.scheduler import Lane, Scheduler
 from selfplay.seeds import derive_seed
 from selfplay.serve.backend import Completion
 from selfplay.serve.config import Sampling

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.engine.lengths import LengthEstimate
-from selfplay.engine.scheduler import Lane, Scheduler
+from selfplay.generate.lengths import LengthEstimate
+from selfplay.generate.scheduler import Lane, Scheduler
 
 PLACES = {"user": [0], "assistant": [1]}
 

@@ -10,16 +10,16 @@ import pytest
 from score_files import NANO, run, write
 from typer.testing import CliRunner
 
-from bench.metrics import METRICS
-from bench.naturalness import detector_auc, encoder, two_sample_auc
-from bench.scorecard import Scorecard, language_among, score_termination
+from bench.metrics.naturalness import detector_auc, encoder, two_sample_auc
+from bench.simulator.registry import METRICS
+from bench.simulator.run import folder_name
+from bench.simulator.scorecard import Scorecard, language_among, score_termination
 from selfplay import app
 from selfplay.chat.conversation import Turn, conversation_from_pairs
-from selfplay.cli import cli
-from selfplay.console_bench import named
+from selfplay.cli.main import cli
+from selfplay.console.bench import named
 from selfplay.errors import BackendError, ConfigError, DataError, ModelError
-from selfplay.scoring import folder_name
-from selfplay.writing import json_line
+from selfplay.files import json_line
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +155,7 @@ def test_names_of_rows():
 def test_missing_packages_leave_out_their_metric(sample, tmp_path, monkeypatch):
     import builtins
 
-    from bench import habits
+    from bench.metrics import habits
 
     real = builtins.__import__
 

@@ -6,7 +6,7 @@ from family_tokenizers import save_base, tokenizer_for
 from selfplay.chat.families import END_OF_CONVERSATION, FAMILIES, family
 from selfplay.errors import EmptyLossMask, ModelError
 from selfplay.train.config import TrainConfig
-from selfplay.train.start import recognise, start_tokenizer
+from selfplay.train.tokenizer import recognise, start_tokenizer
 
 LOOP = "{% for m in messages %}"
 TURN = "[{{ m.role }}]{% generation %}{{ m.content }}</s>{% endgeneration %}"

@@ -8,11 +8,11 @@ from family_tokenizers import save_base
 from typer.testing import CliRunner
 
 from selfplay import app
-from selfplay.cli import cli
-from selfplay.config import load_recipe, shipped_recipes
+from selfplay.cli.main import cli
 from selfplay.errors import ConfigError, DataError, ModelError
+from selfplay.recipe import load_recipe, shipped_recipes
 from selfplay.train.config import TrainConfig
-from selfplay.train.zero import deepspeed_config
+from selfplay.train.launch.deepspeed_config import deepspeed_config
 
 PAPERS = [name for name in shipped_recipes() if name.startswith("papers/")]
 TINY = ["--data", "sample", "--set", "optim.batch_tokens=2048", "--set", "optim.max_steps=2"]
@@ -92,7 +92,7 @@ def test_a_dry_run_shows_line_configuration_counts_memory_and_steps_and_leaves_n
     done = command("simulator", "nano/simulator", *TINY, "--out", out, "--zero", 3, "--processes", 2, "--dry-run")
     assert done.exit_code == 0, done.output
     words = " ".join(done.output.split())
-    assert f"torchrun --standalone --nproc-per-node 2 -m selfplay.train.worker {out}/checkpoints" in words
+    assert f"torchrun --standalone --nproc-per-node 2 -m selfplay.train.launch.worker {out}/checkpoints" in words
     for part in ('"stage": 3', "parameters 5,835,520", "supervised", "steps 2", "MiB ZeRO-3, bfloat16"):
         assert part in words
     assert not out.exists()

@@ -107,7 +107,7 @@ def test_a_run_is_resumed_only_with_its_own_settings(base, tmp_path):
 
 
 def test_the_held_out_loss_is_the_mean_over_tokens(base):
-    from bench.likelihood import Scorer
+    from bench.metrics.likelihood import Scorer
     from selfplay.data.loading import load
     from selfplay.serve.config import Sampling
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from selfplay.errors import SelfplayError
 from selfplay.train.config import TrainConfig
-from selfplay.train.watch import Watch, last_good_checkpoint, memory_advice
+from selfplay.train.methods.callbacks import Watch, last_good_checkpoint, memory_advice
 
 
 def checkpoint(folder, step, value):

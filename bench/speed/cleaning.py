@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfplay import console
+from selfplay.console import generate as console
 from selfplay.data.catalogue import locate
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.pipeline import clean_sources

@@ -13,8 +13,8 @@ import numpy as np
 from selfplay.chat.conversation import Conversation
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.duplicates import PERMUTATIONS, NearDuplicates, digest, signatures
+from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.steps import clean, steps_of
-from selfplay.data.cleaning.tally import Count, Tally
 from selfplay.data.converters import sharegpt
 from selfplay.data.loading import load
 from selfplay.data.rows import row_of

@@ -27,14 +27,14 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from selfplay import sides
 from selfplay.chat.conversation import Role
-from selfplay.config import load_recipe
-from selfplay.engine.runner import Runner
-from selfplay.engine.scheduler import Lane, Scheduler
+from selfplay.generate import participants as sides
 from selfplay.generate.config import GenerateConfig
-from selfplay.playing import MOST_IN_FLIGHT
-from selfplay.runs import plans_of
+from selfplay.generate.identity import plans_of
+from selfplay.generate.play import MOST_IN_FLIGHT
+from selfplay.generate.runner import Runner
+from selfplay.generate.scheduler import Lane, Scheduler
+from selfplay.recipe import load_recipe
 from selfplay.serve.backend import Backend, Completion, GenerationRequest, KvCache
 from selfplay.serve.vllm_backend import VllmBackend
 from selfplay.store.store import RunStore

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bench.speed.scripted import play_scripted, scripted_backends, scripted_config, scripted_speakers
-from selfplay.chat.events import ConversationEnded, Event, Sampled
+from selfplay.generate.events import ConversationEnded, Event, Sampled
 
 ROUNDS = 3
 

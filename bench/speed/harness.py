@@ -25,11 +25,11 @@ import aiohttp
 
 from bench.speed.scripted import play_scripted, scripted_backends, scripted_config, scripted_speakers
 from selfplay.generate.config import GenerateConfig
-from selfplay.playing import interruptible, play
-from selfplay.runs import plans_of
+from selfplay.generate.identity import plans_of
+from selfplay.generate.participants import cast_of, side_of
+from selfplay.generate.play import interruptible, play
 from selfplay.serve.backend import GenerationRequest
 from selfplay.serve.config import Sampling
-from selfplay.sides import cast_of, side_of
 from selfplay.store.store import RunStore
 
 LATENCY = 0.05

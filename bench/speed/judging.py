@@ -22,18 +22,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.judgement.answers import answer_all
-from bench.judgement.judge import Judging, judge_all
-from bench.judgement.matches import Match
-from bench.judgement.rows import hold
-from bench.judgement.sets import open_set
-from bench.judgement.verdicts import RATING
+from bench.assistant.answers import answer_all
+from bench.assistant.jsonl import hold
+from bench.assistant.judge import Judging, judge_all
+from bench.assistant.matches import Match
+from bench.assistant.sets import open_set
+from bench.assistant.verdicts import RATING
 from selfplay.errors import BackendError
 from selfplay.serve.backend import Backend, Completion, GenerationRequest, KvCache
+from selfplay.serve.chat_model import EngineModel, served
 from selfplay.serve.config import EndpointSettings
 from selfplay.serve.supervised import SupervisedBackend
 from selfplay.serve.vllm_backend import VllmBackend
-from selfplay.served import EngineModel, served
 
 JUDGMENTS, AT_ONCE, LATENCY = 1000, 64, 0.1
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.chat.models import content_hash
-from selfplay.inputs import conversations_hash, files_hash
+from selfplay.loop.config import STAGES, Stage
+from selfplay.loop.inputs import conversations_hash, files_hash
 from selfplay.loop.ledger import Entry, Ledger
-from selfplay.loop.stages import STAGES, Stage
 
 RECIPE: dict[str, Any] = {
     "iterations": 1,

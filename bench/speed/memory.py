@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.train.config import TrainConfig
-from selfplay.training import located
+from selfplay.train.inspect import located
 
 STEPS = 4
 NOTHING = {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 1}
@@ -69,7 +69,7 @@ def compare(processes: int, zero: int, offload: bool, precision: str) -> tuple[f
 
 def run(values: dict[str, Any]) -> tuple[float, float]:
     """Estimate of the model's memory, and the largest memory of the first process, libraries and all."""
-    from selfplay.train.estimate import estimate
+    from selfplay.train.plan import estimate
     from selfplay.train.prepare import gather, write
 
     with tempfile.TemporaryDirectory() as name:
@@ -93,10 +93,10 @@ def process(folder: Path) -> None:
     """Train in this process and leave its peak (the first process does)."""
     import deepspeed
 
-    from selfplay.train.memory import keep_freed_memory
+    from selfplay.train.launch.malloc import keep_freed_memory
+    from selfplay.train.launch.worker import leave
+    from selfplay.train.methods.sft import make_trainer
     from selfplay.train.prepare import read
-    from selfplay.train.work import make_trainer
-    from selfplay.train.worker import leave
 
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     keep_freed_memory()

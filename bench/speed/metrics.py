@@ -31,7 +31,7 @@ import numpy as np
 from selfplay.chat.conversation import Conversation, Turn
 
 if TYPE_CHECKING:
-    from bench.naturalness import Sides
+    from bench.metrics.naturalness import Sides
 
 TURNS = 100_000
 BLEU_TURNS = 1000
@@ -78,7 +78,7 @@ def mtld_line(texts: list[str]) -> Line:
     """MTLD of conversations; lexicalrichness one text at a time."""
     from lexicalrichness import LexicalRichness
 
-    from bench.diversity import mtld, mtld_of
+    from bench.metrics.diversity import mtld, mtld_of
     from bench.words import words
 
     split = [words(" ".join(c.of("user"))) for c in talks(texts)]
@@ -90,7 +90,7 @@ def mtld_line(texts: list[str]) -> Line:
 
 def self_bleu_lines(texts: list[str]) -> Iterator[Line]:
     """Self-BLEU of turns; nltk and sacrebleu with all other turns as references."""
-    from bench.diversity import bleu_against_others, self_bleu
+    from bench.metrics.diversity import bleu_against_others, self_bleu
     from bench.words import words
 
     split = [words(text) for text in texts]
@@ -126,7 +126,7 @@ def jaccard_line(texts: list[str]) -> Line:
     """Pairwise Jaccard of 2,000 first turns; nltk's jaccard_distance pair by pair."""
     from nltk.metrics import jaccard_distance
 
-    from bench.diversity import jaccard_diversity, jaccard_matrix
+    from bench.metrics.diversity import jaccard_diversity, jaccard_matrix
     from bench.words import words
 
     split = [words(text) for text in texts[:2000]]
@@ -140,7 +140,7 @@ def distinct_line(texts: list[str]) -> Line:
     """Distinct-1 to 3 with intervals; nltk's ngrams in a set, without any."""
     from nltk.util import ngrams
 
-    from bench.diversity import distinct
+    from bench.metrics.diversity import distinct
     from bench.words import Encoded, words
 
     split = [words(text) for text in texts]
@@ -160,8 +160,8 @@ def distinct_line(texts: list[str]) -> Line:
 
 def classifier_line(texts: list[str]) -> Line:
     """The two-sample test on two halves, with its interval; scikit-learn's cross_val_predict without one."""
-    from bench.naturalness import TURNS as MOST
-    from bench.naturalness import balanced, two_sample_auc
+    from bench.metrics.naturalness import TURNS as MOST
+    from bench.metrics.naturalness import balanced, two_sample_auc
 
     side = talks(texts)
     people, simulated = side[::2], side[1::2]
@@ -181,7 +181,7 @@ def cross_validated(sides: Sides) -> float:
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
 
-    from bench.naturalness import PATTERN
+    from bench.metrics.naturalness import PATTERN
 
     terms = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, lowercase=False, token_pattern=PATTERN)
     model = make_pipeline(terms, LogisticRegression(max_iter=1000))
@@ -195,7 +195,7 @@ def habit_lines(texts: list[str]) -> Iterator[Line]:
     """Rates and distance with intervals; scipy's distance as often as ours resamples (of which 20 are run)."""
     from scipy.stats import wasserstein_distance
 
-    from bench.habits import HABITS, counted, distance, rate
+    from bench.metrics.habits import HABITS, counted, distance, rate
 
     side = talks(texts)
     for habit in HABITS:
@@ -211,7 +211,7 @@ def habit_lines(texts: list[str]) -> Iterator[Line]:
 
 def intent_line(texts: list[str]) -> Line:
     """Overlap with the intent and coverage; no library has them."""
-    from bench.intents import coverage, decomposition
+    from bench.metrics.intents import coverage, decomposition
 
     side = [replace(talk, meta={"intent": " ".join(talk.of("user"))[:80]}) for talk in talks(texts)]
     seconds = timed(lambda: (decomposition(side), coverage(side)))
@@ -273,7 +273,7 @@ def write_corpus(path: Path, size: int) -> None:
 def describe(path: str) -> None:
     """Describe one corpus, with the progress bar, and print its seconds and the peak of memory."""
     from selfplay.app import describe_corpora
-    from selfplay.console_bench import corpus_progress
+    from selfplay.console.bench import corpus_progress
 
     began = time.perf_counter()
     with corpus_progress() as progress:

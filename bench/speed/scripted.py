@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfplay.chat.conversation import Role
-from selfplay.chat.events import Event
 from selfplay.chat.models import ModelKind, load_renderer, locate_model
 from selfplay.chat.speakers import Speaker
-from selfplay.engine.runner import Runner
-from selfplay.engine.scheduler import Lane, Scheduler
 from selfplay.generate.config import GenerateConfig
-from selfplay.metrics import RunMetrics
-from selfplay.playing import set_apart
-from selfplay.runs import plans_of
+from selfplay.generate.events import Event
+from selfplay.generate.identity import plans_of
+from selfplay.generate.participants import speaker_of
+from selfplay.generate.play import set_apart
+from selfplay.generate.runner import Runner
+from selfplay.generate.scheduler import Lane, Scheduler
+from selfplay.generate.telemetry import RunMetrics
 from selfplay.serve.scripted import ScriptedBackend, pick_from
 from selfplay.serve.turns import TurnSampler
-from selfplay.sides import speaker_of
 from selfplay.store.store import RunStore
 from simulator.guardrails import Guardrails
 

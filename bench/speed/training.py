@@ -199,7 +199,7 @@ def _set_up(options: dict[str, Any], shape: ScratchModel, conversations: list[An
     import torch
     from transformers import PrinterCallback
 
-    from selfplay.train.memory import keep_freed_memory
+    from selfplay.train.launch.malloc import keep_freed_memory
 
     texts = (turn.content for conversation in conversations for turn in conversation.turns)
     tokenizer = train_tokenizer(texts, shape, family("nano"))
@@ -252,8 +252,8 @@ def _theirs(model: Any, tokenizer: Any, examples: Examples, options: dict[str, A
 
 def _ours(model: Any, tokenizer: Any, examples: Examples, options: dict[str, Any], steps: int, seed: int) -> Any:
     from selfplay.train.batches import Batches, Composition
+    from selfplay.train.methods.trainer import RoleTrainer
     from selfplay.train.model import compile_layers
-    from selfplay.train.trainer import RoleTrainer
 
     if options.get("compile"):
         compile_layers(model)

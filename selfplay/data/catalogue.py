@@ -20,8 +20,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from selfplay.data.batches import Batch
 from selfplay.data.hub import HubDataset
+from selfplay.data.raw_rows import Batch
 from selfplay.data.reading import check_file, read_batches
 from selfplay.errors import DataError
 

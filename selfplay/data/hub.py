@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfplay.data.batches import Batch, batched
+from selfplay.data.raw_rows import Batch, batched
 from selfplay.data.reading import read_batches
 from selfplay.errors import DataError
 

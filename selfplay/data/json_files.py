@@ -9,8 +9,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from selfplay.data.batches import BOM, Cells, Numbered, batched
 from selfplay.data.json_stream import array_values, objects
+from selfplay.data.raw_rows import BOM, Cells, Numbered, batched
 from selfplay.errors import DataError
 
 _DEPTH = 100

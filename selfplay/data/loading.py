@@ -14,7 +14,7 @@ from typing import Literal
 from selfplay.chat.conversation import Conversation
 from selfplay.data.catalogue import Source, locate
 from selfplay.data.formats import Format, format_named, recognise
-from selfplay.data.refusals import Refusals
+from selfplay.data.rejects import Refusals
 from selfplay.errors import BadRow, DataError, InvalidConversation
 from selfplay.seeds import unit_interval
 

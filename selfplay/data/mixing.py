@@ -24,8 +24,8 @@ from selfplay.data.catalogue import catalogue, locate
 from selfplay.data.loading import Loaded, check_halves, is_held_out, stream
 from selfplay.data.rows import row_of
 from selfplay.errors import ConfigError, DataError
+from selfplay.files import json_line, write_lines
 from selfplay.seeds import derive_seed, unit_interval
-from selfplay.writing import json_line, write_lines
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 from backports import zstd
 
-from selfplay.data.batches import Batch
 from selfplay.data.json_files import json_file, json_lines
+from selfplay.data.raw_rows import Batch
 from selfplay.data.tables import parquet_file, table_file
 from selfplay.errors import DataError
 

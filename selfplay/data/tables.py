@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from selfplay.data.batches import BATCH_ROWS, Batch, Cells, Numbered, batched
+from selfplay.data.raw_rows import BATCH_ROWS, Batch, Cells, Numbered, batched
 
 _LONGEST = 64 << 20
 """Characters of a table's longest cell."""

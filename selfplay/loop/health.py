@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
-from selfplay.loop.figures import Found, Value, number
-from selfplay.loop.stages import Limit
+from selfplay.loop.config import Limit
+from selfplay.loop.metrics import Found, Value, number
 
 _OF = {"itself": "", "people": " of people's", "first": " of the first"}
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfplay.errors import ConfigError, StoreError
-from selfplay.loop.stages import STAGES, Stage
+from selfplay.files import replacing
+from selfplay.loop.config import STAGES, Stage
 from selfplay.settings import differences
-from selfplay.writing import replacing
 
 State = Literal["running", "done", "failed", "interrupted", "stale"]
 """stale: done, but a stage before it is being made again."""

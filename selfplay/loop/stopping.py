@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from selfplay.loop.figures import Found, Value
-from selfplay.loop.stages import StopRules
+from selfplay.loop.config import StopRules
+from selfplay.loop.metrics import Found, Value
 
 TOKENS = "tokens"
 """The figure of a stage that says how many tokens it sampled or learned."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from selfplay.chat.conversation import Conversation
 from selfplay.errors import StoreError
-from selfplay.writing import write_rows
+from selfplay.files import write_rows
 
 ExportFormat = Literal["messages", "sharegpt"]
 _SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from selfplay.errors import ConfigError, ModelError
-from selfplay.train.card import model_card
+from selfplay.train.model_card import model_card
 from selfplay.train.saving import move_in
 
 

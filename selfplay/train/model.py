@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from selfplay.errors import ModelError
+from selfplay.train.architecture import lora_config
 from selfplay.train.config import Lora, TrainConfig
-from selfplay.train.environment import require
+from selfplay.train.launch.environment import require
 from selfplay.train.scratch import random_model
-from selfplay.train.shape import lora_config
 
 
 def start_model(config: TrainConfig, tokenizer: Any, new_tokens: list[int]) -> Any:

@@ -20,10 +20,10 @@ from selfplay.chat.conversation import Conversation
 from selfplay.data.loading import Loaded
 from selfplay.data.mixing import load_mixture
 from selfplay.errors import ConfigError
+from selfplay.train.architecture import count_parameters, model_shape
 from selfplay.train.config import TrainConfig
 from selfplay.train.examples import Examples, as_seen_by, build_examples
-from selfplay.train.shape import count_parameters, model_shape
-from selfplay.train.start import Start, start_tokenizer
+from selfplay.train.tokenizer import Start, start_tokenizer
 
 _PREPARED = "prepared.json"
 _ROWS = 1000

@@ -12,11 +12,11 @@ from typing import Any
 
 from selfplay.chat.models import content_hash
 from selfplay.errors import ConfigError
+from selfplay.files import replacing
 from selfplay.settings import differences
 from selfplay.train.config import TrainConfig
-from selfplay.train.environment import check_environment, several_gpus
+from selfplay.train.launch.environment import check_environment, several_gpus
 from selfplay.train.prepare import gather, read, write
-from selfplay.writing import replacing
 
 CHECKPOINTS = "checkpoints"
 _OWNER = "run.json"
@@ -64,11 +64,11 @@ def _train(config: TrainConfig, folder: Path, resume: bool, say: Callable[[str],
         partial.write_text(json.dumps(identity), encoding="utf-8")
     del gathered
     if config.launched or several_gpus():
-        from selfplay.train.launch import launch
+        from selfplay.train.launch.launch import launch
 
         launch(config, folder, checkpoint)
     else:
-        from selfplay.train.work import work
+        from selfplay.train.methods.sft import work
 
         work(read(folder), folder, checkpoint, say)
 

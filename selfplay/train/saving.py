@@ -13,10 +13,10 @@ from typing import Any
 
 from selfplay.chat.models import content_hash
 from selfplay.chat.rendering import ChatRenderer
-from selfplay.train.card import model_card
 from selfplay.train.config import TrainConfig
+from selfplay.train.launch.deepspeed_config import deepspeed_config
+from selfplay.train.model_card import model_card
 from selfplay.train.prepare import Prepared
-from selfplay.train.zero import deepspeed_config
 
 
 def save_model(prepared: Prepared, trainer: Any, eval_loss: float, folder: Path) -> None:

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from selfplay.data.batches import Batch
 from selfplay.data.catalogue import Source
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.duplicates import Bools, ExactDuplicates, NearDuplicates
+from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.steps import steps_of
-from selfplay.data.cleaning.tally import Count, Tally
 from selfplay.data.cleaning.workers import Done, Task, available_cores, cleaned
 from selfplay.data.formats import format_named, recognise_any
+from selfplay.data.raw_rows import Batch
 from selfplay.data.rows import parquet_schema
 from selfplay.errors import ConfigError, DataError
-from selfplay.writing import check_name, write_lines
+from selfplay.files import check_name, write_lines
 
 Progress = Callable[[int, "float | None"], None]
 """Called with source rows read so far and the share of the sources they make, where known."""

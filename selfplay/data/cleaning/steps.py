@@ -17,8 +17,8 @@ from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.language import unwanted_language
 from selfplay.data.cleaning.markup import html_to_markdown
 from selfplay.data.cleaning.personal import masked
+from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.splitting import pieces, token_lengths
-from selfplay.data.cleaning.tally import Count, Tally
 
 Outcome = Conversation | tuple[Conversation, ...] | str
 """The conversation, pieces of it, or why it is left out."""

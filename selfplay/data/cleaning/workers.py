@@ -18,15 +18,15 @@ from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 
 from selfplay.chat.conversation import Conversation
-from selfplay.data.batches import Batch
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.duplicates import digest, signatures
+from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.steps import clean, steps_of
-from selfplay.data.cleaning.tally import Count, Tally
 from selfplay.data.formats import format_named
+from selfplay.data.raw_rows import Batch
 from selfplay.data.rows import row_of
 from selfplay.errors import BadRow, DataError, InvalidConversation
-from selfplay.writing import json_line
+from selfplay.files import json_line
 
 _AHEAD = 3
 """Batches per worker that are read before their turn."""

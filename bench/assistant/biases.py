@@ -1,0 +1,97 @@
+"""How far a judge can be trusted: position, length, and agreement with itself (arXiv:2306.05685, section 3.3)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.assistant.answers import Answers
+from bench.assistant.jsonl import Row
+from bench.assistant.standings import cause_of, over_questions, pooled, winner_of_game
+from bench.intervals import Estimate, bootstrap
+
+FEWEST = 3
+"""Scores below which no correlation is computed."""
+
+
+def judge_figures(rows: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Estimate]:
+    """Every figure that the rows of a judgment file allow, by its name."""
+    told = [row for row in rows if cause_of(row) is None]
+    paired = bool(told) and "g1_winner" in told[0]
+    found = _pair_figures(told, answers) if paired else _single_figures(told, answers)
+    found["same verdict, repeats"] = pooled(told, _repeats_agree)
+    return {name: figure for name, figure in found.items() if figure is not None}
+
+
+def _pair_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Estimate | None]:
+    longer = [(row, length) for row in told if (length := _longer(row, answers)) and winner_of_game(row) != "tie"]
+    favoured = {id(row): float(winner_of_game(row) == length) for row, length in longer}
+    return {
+        "same verdict, orders": over_questions(told, lambda row: row["g1_winner"] == row["g2_winner"]),
+        "first position wins, where one does": pooled(told, _decided),
+        "longer answer wins, where one does": over_questions([row for row, _ in longer], lambda row: favoured[id(row)]),
+    }
+
+
+def _single_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Estimate | None]:
+    pairs = [
+        (str(row["question_id"]), float(row["score"]), len(text.split()))
+        for row in told
+        if (text := _text(answers, str(row["model"]), row)) is not None
+    ]
+    places: dict[str, list[int]] = defaultdict(list)
+    for at, (name, _, _) in enumerate(pairs):
+        places[name].append(at)
+    scores, lengths = (np.array([pair[at] for pair in pairs], dtype=float) for at in (1, 2))
+    if len(pairs) < FEWEST or len({*scores}) < 2 or len({*lengths}) < 2:
+        return {"score and length, rank correlation": None}
+    members = [np.array(own) for own in places.values()]
+    return {
+        "score and length, rank correlation": bootstrap(
+            len(members), lambda drawn: _spearman(*(side[np.concatenate([members[n] for n in drawn])]
+                                                  for side in (scores, lengths)))
+        )
+    }  # fmt: skip
+
+
+def _decided(row: Row) -> list[float]:
+    """Of a game's two orders, those with a winner: 1 where it stood first."""
+    first_of = (("g1_winner", "model_1"), ("g2_winner", "model_2"))
+    return [float(row[game] == first) for game, first in first_of if row[game] in ("model_1", "model_2")]
+
+
+def _longer(row: Row, answers: Mapping[str, Answers]) -> str | None:
+    """Which side's answer has more words; None where they have equally many, or are not here."""
+    one, other = (_text(answers, str(row[side]), row) for side in ("model_1", "model_2"))
+    if one is None or other is None or len(one.split()) == len(other.split()):
+        return None
+    return "model_1" if len(one.split()) > len(other.split()) else "model_2"
+
+
+def _text(answers: Mapping[str, Answers], model: str, row: Row) -> str | None:
+    """The answer that was judged."""
+    choices = answers.get(model, {}).get(row["question_id"])
+    if not choices:
+        return None
+    turns = choices[min(int(row.get("choice", 0)), len(choices) - 1)].turns
+    turn = int(row.get("turn", 1))
+    return turns[turn - 1] if len(turns) >= turn else None
+
+
+def _repeats_agree(row: Row) -> list[float]:
+    """Of the pairs of repeated verdicts, which are the same."""
+    told = [[verdict for verdict in order if verdict is not None] for order in row.get("repeats", [])]
+    return [float(one == other) for order in told for one, other in combinations(order, 2)]
+
+
+def _spearman(scores: NDArray[np.float64], lengths: NDArray[np.float64]) -> float:
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(side) for side in (scores, lengths)]
+    if any(np.ptp(side) == 0 for side in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])

@@ -1,0 +1,226 @@
+"""Asking the judge: verdicts by match, in FastChat's `model_judgment/JUDGE_single.jsonl` and `JUDGE_pair.jsonl`.
+
+An unparsed verdict is asked for again, warmer; what stays without one is written as FastChat writes it (score -1,
+winner `error`) with its cause beside it, and counted wherever scores are shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.assistant.answers import ERROR
+from bench.assistant.jsonl import Row, RowFile
+from bench.assistant.matches import Match, key_of
+from bench.assistant.model import Model
+from bench.assistant.together import together
+from bench.assistant.verdicts import RATING, rating_of, schema_of, winner_of
+from selfplay.chat.conversation import Turn
+from selfplay.chat.speakers import Usage, failed
+from selfplay.errors import RequestError
+from selfplay.seeds import derive_seed
+from selfplay.serve.config import Sampling
+
+TRIES = 3
+WARMER = 0.7
+"""Temperature of tries after an unparsed verdict; the first one is greedy, as in FastChat."""
+UNPARSED, CUT, TOO_LONG = "unparsed", "unparsed:cut", "too_long"
+_PLACES = ("A", "tie", "B")
+PASSING = (UNPARSED, "failed:")
+"""Causes that another run tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """How verdicts are asked for."""
+
+    repeats: int = 1
+    """Verdicts on each answer; the median counts."""
+    max_tokens: int = 2048
+    structured: bool = False
+    """Ask for JSON by schema."""
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Judged:
+    """What judging came to."""
+
+    known: int = 0
+    asked: int = 0
+    unjudged: Counter[str] = field(default_factory=Counter)
+    """By cause, what was known before included."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What one try to get a verdict gave: a rating or a winner, or why there is none."""
+
+    value: Any
+    text: str
+    cause: str | None
+    usage: Usage
+    detail: str = ""
+    """What the server said, where it failed."""
+
+
+async def judge_all(
+    matches: Sequence[Match],
+    file: RowFile,
+    judge: Model,
+    how: Judging,
+    on_done: Callable[[Usage], None] = lambda used: None,
+) -> Judged:
+    """Judge what is not judged yet, all at once; a match's row is written when its last verdict is there.
+
+    Args:
+        on_done: told what each match took.
+
+    Raises:
+        BackendError: the judge is gone; rows written stay, the same command goes on with the others.
+    """
+    owed = unjudged(matches, file.rows, judge.name, how.repeats)
+    done = Judged(known=len(matches) - len(owed))
+
+    async def one(match: Match) -> None:
+        used = Usage()
+        if match.unanswered is not None:
+            file.append(_row(match, judge.name, how, [[_Verdict(None, ERROR, match.unanswered, Usage())]] * 2))
+        else:
+            orders = [await _verdicts(match, order, judge, how) for order in range(len(match.asked))]
+            used = sum((verdict.usage for tries in orders for verdict in tries), used)
+            file.append(_row(match, judge.name, how, orders))
+            done.asked += 1
+        on_done(used)
+
+    order = {match.key(judge.name): number for number, match in enumerate(matches)}
+    try:
+        await together(map(one, owed))
+    finally:  # rows that were judged again stand twice until then
+        file.arrange(key_of, lambda row: order.get(key_of(row), len(order)))
+    done.unjudged = Counter(row["cause"] for row in file.rows if "cause" in row and key_of(row) in order)
+    return done
+
+
+def unjudged(matches: Sequence[Match], rows: Sequence[Row], judge: str, repeats: int = 1) -> list[Match]:
+    """The matches without a verdict on these very answers, asked for as often, or without one for now."""
+    settled = {key for row in rows if _settled(row, repeats) for key in _known_by(row)}
+    return [match for match in matches if (*match.key(judge), (match.asked or (ERROR,))[0]) not in settled]
+
+
+def _known_by(row: Row) -> list[tuple[Any, ...]]:
+    """Key and first prompt; a game is the same one with its models the other way round."""
+    found = [(*key_of(row), _asked(row))]
+    if "model_1" in row:
+        turned = {**row, "model_1": row["model_2"], "model_2": row["model_1"]}
+        found.append((*key_of(turned), str(row.get("g2_user_prompt"))))
+    return found
+
+
+def _settled(row: Row, repeats: int) -> bool:
+    times = len(row["repeats"][0]) if "repeats" in row else 1
+    return not row.get("cause", "").startswith(PASSING) and (times == repeats or _asked(row) == ERROR)
+
+
+def _asked(row: Row) -> str:
+    return str(row["user_prompt"] if "user_prompt" in row else row.get("g1_user_prompt"))
+
+
+async def _verdicts(match: Match, order: int, judge: Model, how: Judging) -> list[_Verdict]:
+    return [await _verdict(match, order, repeat, judge, how) for repeat in range(how.repeats)]
+
+
+async def _verdict(match: Match, order: int, repeat: int, judge: Model, how: Judging) -> _Verdict:
+    """One verdict, asked for up to three times while it cannot be parsed."""
+    turns = [Turn("system", match.system, "fixed"), Turn("user", match.asked[order], "fixed")]
+    seed = derive_seed(how.seed, *map(str, match.key("")), order, repeat)
+    schema = schema_of(match.format) if how.structured else None
+    usage, text, cut = Usage(), "", False
+    for attempt in range(TRIES):
+        warm = WARMER if attempt or repeat else 0.0
+        sampler = judge.sampler(Sampling(temperature=warm, max_tokens=how.max_tokens), schema)
+        try:
+            sampled = await sampler.sample(turns, seed, attempt)
+        except RequestError as error:
+            return _Verdict(None, ERROR, failed(error.cause), usage, str(error))
+        if sampled is None:
+            return _Verdict(None, ERROR, TOO_LONG, usage)
+        usage += sampled.usage
+        text, cut = sampled.turn.content, sampled.cut
+        value = rating_of(text) if match.format == RATING else winner_of(text, match.format)
+        if value is not None:
+            return _Verdict(value, text, None, usage)
+    return _Verdict(None, text, CUT if cut else UNPARSED, usage)
+
+
+def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verdict]]) -> Row:
+    """A judgment as FastChat writes it, its keys in FastChat's order; what FastChat does not know comes after them."""
+    asked = match.asked or (ERROR, ERROR)
+    lost = [tries[0] for tries in orders if not any(verdict.cause is None for verdict in tries)]
+    if len(match.models) == 1:
+        score, verdict = _score(orders[0])
+        row = {
+            "question_id": match.question,
+            "model": match.models[0],
+            "judge": [judge, match.prompt],
+            "user_prompt": asked[0],
+            "judgment": verdict.text,
+            "score": score,
+            "turn": match.turn,
+            "tstamp": time.time(),
+        }
+    else:
+        (first, one), (second, other) = (_winner(tries, order) for order, tries in enumerate(orders))
+        row = {
+            "question_id": match.question,
+            "model_1": match.models[0],
+            "model_2": match.models[1],
+            "g1_winner": first,
+            "g2_winner": second,
+            "judge": [judge, match.prompt],
+            "g1_user_prompt": asked[0],
+            "g1_judgment": one.text,
+            "g2_user_prompt": asked[1],
+            "g2_judgment": other.text,
+            "turn": match.turn,
+            "tstamp": time.time(),
+        }
+    return row | _beyond_fastchat(match, how, orders, lost)
+
+
+def _beyond_fastchat(match: Match, how: Judging, orders: Sequence[Sequence[_Verdict]], lost: Sequence[_Verdict]) -> Row:
+    """Keys that only exist where there is something to say."""
+    row: Row = {}
+    if match.choice:
+        row["choice"] = match.choice
+    if how.repeats > 1 and match.asked:
+        row["repeats"] = [[verdict.value for verdict in tries] for tries in orders]
+    if lost:
+        row["cause"] = lost[0].cause
+        row |= {"detail": lost[0].detail} if lost[0].detail else {}
+    return row
+
+
+def _score(tries: Sequence[_Verdict]) -> tuple[int | float, _Verdict]:
+    """The median rating, and the judgment nearest to it."""
+    rated = [verdict for verdict in tries if verdict.cause is None]
+    if not rated:
+        return -1, tries[0]
+    middle = median(verdict.value for verdict in rated)
+    return middle, min(rated, key=lambda verdict: abs(verdict.value - middle))
+
+
+def _winner(tries: Sequence[_Verdict], order: int) -> tuple[str, _Verdict]:
+    """The median of one order's verdicts (A, tie, B; a tie between two of them), and a judgment that says so."""
+    names: Mapping[str, str] = {"A": "model_1", "B": "model_2"} if order == 0 else {"A": "model_2", "B": "model_1"}
+    told = [verdict for verdict in tries if verdict.cause is None]
+    if not told:
+        return "error", tries[0]
+    middle = int(median(_PLACES.index(verdict.value) - 1 for verdict in told))
+    winner = _PLACES[middle + 1]
+    shown = next((verdict for verdict in told if verdict.value == winner), told[0])
+    return names.get(winner, winner), shown

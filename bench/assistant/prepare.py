@@ -1,0 +1,202 @@
+"""A question set made ready for models and a judge: checked before anything is asked, and what it will take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.config import JudgeConfig
+from selfplay.errors import ConfigError, DataError, ModelError
+from selfplay.serve.chat_model import is_here, served_name
+from selfplay.serve.config import JUDGE_KEY, is_url
+
+if TYPE_CHECKING:
+    from bench.assistant.answers import Answers
+    from bench.assistant.matches import Match, Planned
+    from bench.assistant.sets import QuestionSet, SetFiles
+    from bench.questions import Question
+
+Say = Callable[[str], None]
+VERDICT_TOKENS, ANSWER_TOKENS = 200, 300
+"""What a verdict, and an answer that is not there yet, are reckoned at before they are asked for."""
+TOKEN_CHARACTERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A set made ready: whatever can be wrong with its files, prompts, names and judge has been looked at."""
+
+    files: SetFiles
+    questions: list[Question]
+    prompts: Mapping[str, Mapping[str, Any]]
+    references: Answers | None
+    folder: Path
+    baseline: str | None
+    """In pairwise-baseline only."""
+    judge: str
+    """The judge's name in files; empty without one."""
+
+    @property
+    def set(self) -> QuestionSet:
+        """The set."""
+        return self.files.set
+
+
+def prepared(config: JudgeConfig, out: Path, say: Say) -> Benchmark:
+    """Read the set and prove it fit for what is asked, before anything is generated."""
+    from bench.assistant.answers import read_answers
+    from bench.assistant.sets import DEFAULT_TEMPERATURE, open_set
+
+    files = open_set(config.set, config.data)
+    chosen, questions = files.set, files.questions()
+    baseline = config.baseline or chosen.baseline
+    if config.mode == "pairwise-baseline" and baseline is None:
+        raise ConfigError(f"{chosen.title} has no baseline of its own; name one with --baseline")
+    unknown = {q.category for q in questions if q.temperature is None and q.category not in chosen.temperatures}
+    if unknown and config.models:
+        say(f"no temperature for {', '.join(sorted(unknown)) or 'no category'}: {DEFAULT_TEMPERATURE} is taken")
+    prompts, references, judge = {}, None, ""
+    if config.judge is not None:
+        prompts = files.judge_prompts()
+        if config.reference and any(q.category in chosen.needs_reference for q in questions):
+            references = read_answers(files.find(chosen.references, "reference answers"))
+        judge = asyncio.run(served_name(config.judge, config.judge_endpoint, JUDGE_KEY))
+    against = baseline if config.mode == "pairwise-baseline" else None
+    benchmark = Benchmark(files, questions, prompts, references, out / chosen.name, against, judge)
+    if judge:
+        _prove(config, benchmark)
+    return benchmark
+
+
+def _prove(config: JudgeConfig, benchmark: Benchmark) -> None:
+    """Fill every judge prompt once, with answers made up.
+
+    Raises:
+        DataError: a prompt or a reference answer is missing, or a prompt that cannot be filled or answered in JSON.
+    """
+    from bench.assistant.matches import plan_matches
+    from bench.assistant.verdicts import schema_of
+
+    made_up = _made_up(benchmark.questions)
+    trial = plan_matches(
+        benchmark.set, benchmark.questions, {"one": made_up, "other": made_up}, benchmark.references,
+        benchmark.prompts, config.mode, "other",
+    )  # fmt: skip
+    for form in {match.format for match in trial.matches} if config.structured else ():
+        schema_of(form)
+
+
+def _made_up(questions: Sequence[Question]) -> Answers:
+    from bench.assistant.answers import Choice
+
+    text = "x" * TOKEN_CHARACTERS * ANSWER_TOKENS
+    return {question.id: [Choice((text,) * len(question.turns))] for question in questions}
+
+
+def placed(config: JudgeConfig, benchmark: Benchmark) -> dict[str, str]:
+    """Where each model's answers come from: a folder or URL that answers, a published set, or nothing but its file.
+
+    Raises:
+        ModelError: a model that is nowhere.
+    """
+    baseline = benchmark.baseline
+    asked = {**config.models, **({baseline: baseline} if baseline and baseline not in config.models else {})}
+    for name, where in asked.items():
+        path = answer_file(benchmark.folder, name)
+        if not (is_url(where) or is_here(where) or where in benchmark.set.answers or path.exists()):
+            known = f"; published are {', '.join(benchmark.set.answers)}" if benchmark.set.answers else ""
+            raise ModelError(
+                f"{name}: {where!r} is no model folder and no URL, and {path} does not exist{known}; give "
+                "NAME=FOLDER or NAME=URL, or put its answers there"
+            )
+    return asked
+
+
+def answer_file(folder: Path, model: str) -> Path:
+    """Where a model's answers are.
+
+    Raises:
+        ConfigError: a name that is no file name.
+    """
+    if not model or "/" in model or model.startswith("."):
+        raise ConfigError(f"{model!r} cannot name a file of answers; give another, as in NAME=FOLDER")
+    return folder / "model_answer" / f"{model}.jsonl"
+
+
+def planned(config: JudgeConfig, benchmark: Benchmark, say: Say, guess: bool = False) -> Planned:
+    """The judgments to be made; what is missing or does not belong is said.
+
+    Args:
+        guess: make up the answers that are not there yet.
+    """
+    from bench.assistant.answers import read_answers
+    from bench.assistant.matches import plan_matches
+
+    folder, baseline = benchmark.folder / "model_answer", benchmark.baseline
+    names = list(config.models) or sorted(path.stem for path in folder.glob("*.jsonl"))
+    names += [baseline] if baseline and baseline not in names else []
+    files = {name: answer_file(benchmark.folder, name) for name in names}
+    answers = {name: read_answers(path) if path.exists() else {} for name, path in files.items()}
+    if guess:
+        answers = {name: {**_made_up(benchmark.questions), **known} for name, known in answers.items()}
+    answers = {name: known for name, known in answers.items() if known}
+    if len(answers) < (1 if config.mode == "single" else 2):
+        raise DataError(
+            f"{folder}: answers of {', '.join(answers) or 'no model'}; --mode {config.mode} needs "
+            f"{'one model' if config.mode == 'single' else 'two models'} or more, give --model"
+        )
+    found = plan_matches(
+        benchmark.set, benchmark.questions, answers, benchmark.references, benchmark.prompts, config.mode, baseline
+    )
+    for name in answers:
+        if found.missing[name]:
+            say(f"{name}: {found.missing[name]:,} questions have no answer and are not judged")
+        if found.foreign[name]:
+            say(f"{name}: {found.foreign[name]:,} answers are to questions that are not in the set; left out")
+    if found.no_second:
+        say(f"{found.no_second:,} questions have no second turn; their first alone is judged")
+    return found
+
+
+def say_forecast(config: JudgeConfig, benchmark: Benchmark, models: Mapping[str, str], say: Say) -> None:
+    """What a run would ask, answers that are not there yet reckoned at 300 tokens."""
+    from bench.assistant.answers import read_answers, unanswered
+    from bench.assistant.jsonl import read_rows
+    from bench.assistant.judge import unjudged
+
+    for name, where in models.items():
+        path = answer_file(benchmark.folder, name)
+        known = read_answers(path) if path.exists() else {}
+        owed = unanswered(benchmark.questions, known, config.repeats) if is_url(where) or is_here(where) else []
+        say(f"{name}: {len(owed):,} of {len(benchmark.questions):,} questions to answer")
+    if benchmark.judge:
+        matches = planned(config, benchmark, say, guess=True).matches
+        path = judgment_file(benchmark, config.mode)
+        rows = read_rows(path) if path.exists() else []
+        say(forecast(unjudged(matches, rows, benchmark.judge, config.judge_repeats), config))
+
+
+def forecast(owed: Sequence[Match], config: JudgeConfig) -> str:
+    """What the judgments still to be made take, about."""
+    asked = [text for match in owed for text in match.asked]
+    verdicts = len(asked) * config.judge_repeats
+    prompts = sum(len(text) for text in asked) * config.judge_repeats // TOKEN_CHARACTERS
+    sampled = verdicts * VERDICT_TOKENS
+    money = cost(config, prompts, sampled)
+    priced = f", cost about {money:,.2f}" if money else ""
+    return f"{verdicts:,} verdicts to ask for: about {prompts:,} prompt tokens and {sampled:,} sampled ones{priced}"
+
+
+def judgment_file(benchmark: Benchmark, mode: str) -> Path:
+    """Where a judge's verdicts are; FastChat's name for it."""
+    kind = "single" if mode == "single" else "pair"
+    return benchmark.folder / "model_judgment" / f"{benchmark.judge}_{kind}.jsonl"
+
+
+def cost(config: JudgeConfig, prompt_tokens: int, sampled_tokens: int) -> float:
+    """Money, at the prices of the judge's server."""
+    price = config.judge_endpoint
+    return (prompt_tokens * price.input_price + sampled_tokens * price.output_price) / 1e6

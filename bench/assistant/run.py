@@ -1,0 +1,238 @@
+"""What `selfplay bench mt-bench` and its like do: answers, verdicts, reports. Every step goes on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.assistant.prepare import (
+    Benchmark,
+    Say,
+    answer_file,
+    cost,
+    forecast,
+    judgment_file,
+    placed,
+    planned,
+    prepared,
+    say_forecast,
+)
+from bench.config import JudgeConfig
+from selfplay.chat.speakers import Usage
+from selfplay.errors import DataError
+from selfplay.serve.chat_model import EngineModel, ServerModel, folder_identity, is_here, served
+from selfplay.serve.config import JUDGE_KEY, KEY_VARIABLES, is_url
+
+if TYPE_CHECKING:
+    from bench.assistant.jsonl import RowFile
+    from bench.assistant.judge import Judging
+    from bench.assistant.matches import Planned
+    from bench.assistant.report import Report
+
+Begin = Callable[[str, int, int], Callable[[], None]]
+"""Called with what begins, how much there is and how much of it is done; what it returns is called with each step."""
+_FLUSH = 64
+"""Matches between two notes of what the judge took."""
+
+
+def bench_questions(
+    config: JudgeConfig,
+    out: str | Path,
+    *,
+    dry_run: bool = False,
+    say: Say = print,
+    begin: Begin = lambda what, total, done: lambda: None,
+) -> list[Report]:
+    """Have models answer a question set, have a judge judge the answers, and report; in `out/SET`.
+
+    Args:
+        dry_run: say what would be asked and what it would take; ask and write nothing.
+
+    Returns:
+        The reports of this judge in this mode, none without a judge. Those of others are written again too.
+
+    Raises:
+        SelfplayError: sets, models, judges or files that cannot be used, or a server is gone; what is written stays.
+    """
+    from bench.assistant.report import About, write_about, write_reports
+
+    benchmark = prepared(config, Path(out), say)
+    models = placed(config, benchmark)
+    if dry_run:
+        say_forecast(config, benchmark, models, say)
+        return []
+    categories = {str(question.id): question.category for question in benchmark.questions}
+    write_about(benchmark.folder, About(benchmark.set.title, categories, config.baseline or benchmark.set.baseline))
+    _copy_published(benchmark, models, say)
+    asyncio.run(_answers(config, benchmark, models, say, begin))
+    if not benchmark.judge:
+        return []
+    asyncio.run(_judgments(config, benchmark, say, begin))
+    return [report for report in write_reports(benchmark.folder) if report.is_of(benchmark.judge, config.mode)]
+
+
+def report_judgments(out: str | Path) -> list[Report]:
+    """Reports again, from files alone: of a set's folder, or of all in a folder of sets.
+
+    Raises:
+        DataError: there are no judgments.
+    """
+    from bench.assistant.report import write_reports
+
+    folder = Path(out)
+    if (folder / "model_judgment").is_dir():
+        return write_reports(folder)
+    judged = sorted({path.parent.parent for path in folder.glob("*/model_judgment/*.jsonl") if path.stat().st_size})
+    if not judged:
+        raise DataError(f"{folder}: no judgments in it; expected model_judgment/ in a set's folder")
+    return [report for found in judged for report in write_reports(found)]
+
+
+def _copy_published(benchmark: Benchmark, models: Mapping[str, str], say: Say) -> None:
+    """Put published answers of models that do not answer themselves beside the others'."""
+    from bench.assistant.answers import answer_row, read_answers
+    from bench.assistant.jsonl import hold
+
+    for name, where in models.items():
+        if is_url(where) or is_here(where) or where not in benchmark.set.answers:
+            continue
+        found = benchmark.files.find((benchmark.set.answers[where],), f"answers of {where}")
+        published = read_answers(found, benchmark.questions)
+        with hold(answer_file(benchmark.folder, name)) as file:
+            known = {row.get("question_id") for row in file.rows}
+            for question in [question for question in published if question not in known]:
+                file.append(answer_row(question, name, published[question]))
+            if not known:
+                say(f"{name}: {len(published):,} published answers")
+
+
+async def _answers(
+    config: JudgeConfig, benchmark: Benchmark, models: Mapping[str, str], say: Say, begin: Begin
+) -> None:
+    """One model after the other, so that each has the machine for itself."""
+    from bench.assistant.answers import answer_all, read_answers, unanswered
+    from bench.assistant.jsonl import hold
+    from bench.assistant.provenance import check_made
+
+    asked = len(benchmark.questions)
+    for name, where in models.items():
+        if not is_url(where) and not is_here(where):
+            continue
+        with hold(answer_file(benchmark.folder, name)) as file:
+            facts = {"temperatures": benchmark.set.temperatures, "max_tokens": config.max_tokens, "seed": config.seed}
+            if is_here(where):
+                _tell_unknown(check_made(file.path, {**facts, "model": folder_identity(where)}), name, file, say)
+            else:
+                check_made(file.path, facts, unsaid=("model",))  # what a server has is known when it is reached
+            owed = len(unanswered(benchmark.questions, read_answers(file.path), config.repeats))
+            if not owed:
+                say(f"{name}: all {asked:,} questions were answered")
+                continue
+            async with served(
+                where, name, config.endpoint, KEY_VARIABLES["assistant"], benchmark.folder, config.kv_cache_gib
+            ) as model:
+                if isinstance(model, ServerModel):
+                    _tell_unknown(check_made(file.path, {**facts, "model": model.endpoint.model}), name, file, say)
+                step = begin(f"answers of {name}", asked, asked - owed)
+                done = await answer_all(
+                    benchmark.set, benchmark.questions, file, model, repeats=config.repeats,
+                    max_tokens=config.max_tokens, seed=config.seed, on_done=step,
+                )  # fmt: skip
+            lost = sum(bool(choice.get("errors")) for row in file.rows for choice in row["choices"])
+            cut = sum(bool(choice.get("cut")) for row in file.rows for choice in row["choices"])
+            say(
+                f"{name}: {done.asked:,} questions answered, {done.known:,} were; {done.usage.sampled_tokens:,} tokens,"
+                f" {lost:,} tries without a whole answer, {cut:,} with a turn cut at its limit"
+            )
+
+
+def _tell_unknown(known: bool, name: str, file: RowFile, say: Say) -> None:
+    if not known:
+        say(f"{name}: {len(file.rows):,} rows were in {file.path}; what made them is not known, they are kept")
+
+
+async def _judgments(config: JudgeConfig, benchmark: Benchmark, say: Say, begin: Begin) -> None:
+    from bench.assistant.jsonl import hold
+    from bench.assistant.judge import Judging, unjudged
+    from bench.assistant.provenance import check_made
+
+    plan, where = planned(config, benchmark, say), str(config.judge)
+    how = Judging(config.judge_repeats, config.judge_max_tokens, config.structured, config.seed)
+    with hold(judgment_file(benchmark, config.mode)) as file:
+        known = check_made(file.path, _facts_of_judging(config, benchmark, where))
+        _tell_unknown(known, benchmark.judge, file, say)
+        owed = unjudged(plan.matches, file.rows, benchmark.judge, how.repeats)
+        if not owed:
+            say(f"{benchmark.judge}: all {len(plan.matches):,} judgments were there")
+            return
+        say(forecast(owed, config))
+        async with served(
+            where, benchmark.judge, config.judge_endpoint, JUDGE_KEY, benchmark.folder, config.kv_cache_gib,
+            config.structured,
+        ) as judge:  # fmt: skip
+            step = begin(f"judgments by {judge.name}", len(plan.matches), len(plan.matches) - len(owed))
+            await _judge(plan, file, judge, how, _Meter(config, benchmark, step), say)
+
+
+async def _judge(
+    plan: Planned, file: RowFile, judge: EngineModel | ServerModel, how: Judging, meter: _Meter, say: Say
+) -> None:
+    from bench.assistant.judge import judge_all
+
+    try:
+        done = await judge_all(plan.matches, file, judge, how, meter)
+    finally:
+        meter.flush()
+    causes = "".join(f", {cause} {count:,}" for cause, count in done.unjudged.most_common())
+    without = f"without a verdict {done.unjudged.total():,}{causes}"
+    say(f"{judge.name}: {done.asked:,} judged, {done.known:,} were; {without}")
+
+
+def _facts_of_judging(config: JudgeConfig, benchmark: Benchmark, where: str) -> dict[str, Any]:
+    """What may not change between the rows of one judgment file."""
+    names = benchmark.set.single if config.mode == "single" else benchmark.set.pairwise
+    used = [str(benchmark.prompts.get(name)) for name in names.model_dump().values()]
+    return {
+        "judge": folder_identity(where) if is_here(where) else benchmark.judge,
+        "prompts": blake2b("\n".join(used).encode(), digest_size=8).hexdigest(),
+        "reference": config.reference,
+        "structured": config.structured,
+        "max_tokens": config.judge_max_tokens,
+        "seed": config.seed,
+    }
+
+
+@dataclass(slots=True)
+class _Meter:
+    """Adds up what a judge takes, and writes it down every so often, so that a kill loses little of it."""
+
+    config: JudgeConfig
+    benchmark: Benchmark
+    step: Callable[[], None]
+    usage: Usage = field(default_factory=Usage)
+    matches: int = 0
+    since: float = field(default_factory=time.monotonic)
+
+    def __call__(self, used: Usage) -> None:
+        """Take one match."""
+        self.usage += used
+        self.matches += 1
+        if self.matches >= _FLUSH:
+            self.flush()
+        self.step()
+
+    def flush(self) -> None:
+        """Write down what came since the last time."""
+        from bench.assistant.report import note_usage
+
+        used, now = self.usage, time.monotonic()
+        if self.matches:
+            money = cost(self.config, used.prompt_tokens, used.sampled_tokens)
+            mode = "single" if self.config.mode == "single" else "pair"
+            note_usage(self.benchmark.folder, self.benchmark.judge, mode, used, money, now - self.since)
+        self.usage, self.matches, self.since = Usage(), 0, now

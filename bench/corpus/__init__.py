@@ -1,0 +1,1 @@
+"""Corpora of conversations described side by side."""

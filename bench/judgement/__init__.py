@@ -1,1 +1,0 @@
-"""Assistants under a judge: question sets, answers, verdicts and standings, in the files FastChat reads and writes."""

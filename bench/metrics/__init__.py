@@ -1,0 +1,1 @@
+"""Metrics: texts or a model in, a value with its interval out."""

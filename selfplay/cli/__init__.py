@@ -1,0 +1,1 @@
+"""The `selfplay` command, one file a command group."""

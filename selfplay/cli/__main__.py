@@ -1,0 +1,5 @@
+"""`python -m selfplay.cli`."""
+
+from selfplay.cli.main import main
+
+main()

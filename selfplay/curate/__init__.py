@@ -1,0 +1,1 @@
+"""Curation: which conversations are fit to be learned from."""

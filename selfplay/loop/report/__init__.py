@@ -1,0 +1,1 @@
+"""The report of a loop: a page with charts and tables."""

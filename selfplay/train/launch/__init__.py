@@ -1,0 +1,1 @@
+"""Processes of a training run: launcher, worker, DeepSpeed's configuration and kernels."""

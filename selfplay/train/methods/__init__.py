@@ -1,0 +1,1 @@
+"""Training methods: supervised fine-tuning with the loss on one role."""

@@ -1,0 +1,133 @@
+"""What a run would take, before any weight is loaded: parameters, steps, memory of a device.
+
+Memory, in bytes of P parameters, T of them trained, N processes (ZeRO, arXiv:1910.02054, table 1):
+
+    weights      4 P; in bfloat16 2 P where DeepSpeed keeps the float32 copy, or where they are frozen
+    gradients    as wide as the weights they belong to
+    optimiser    8 T (two float32 moments); 12 T with a float32 copy of bfloat16 weights
+    split        optimiser by N from stage 1, gradients from 2, weights from 3; offload moves them to the host
+    activations  what one batch leaves for the backward pass; see `_activations`
+    logits       of supervised positions, at most `selfplay.train.loss.CHUNK` at once, with their log-probabilities and
+                 the gradients of both
+
+On a CPU host and device are one memory, so offload only adds to it; and its heap has holes (`HEAP`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from selfplay.train.batches import plan_batches
+from selfplay.train.config import TrainConfig
+from selfplay.train.launch.deepspeed_config import BUCKET, LIVE
+from selfplay.train.methods.loss import CHUNK
+from selfplay.train.model import weights_dtype
+from selfplay.train.prepare import Gathered
+
+HEAP = 0.3
+"""What lies unused between the blocks of a CPU's heap, as a share of those that come and go with a batch; measured by
+`bench/speed/memory.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of one process at its largest, libraries left out. `host` is what lies in the host's memory."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    activations: int
+    logits: int
+    buffers: int
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of the device's."""
+        return self.weights + self.gradients + self.optimiser + self.activations + self.logits + self.buffers
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A run in figures."""
+
+    parameters: int
+    trained: int
+    tokens: int
+    supervised: int
+    steps: int
+    batches_per_step: int
+    """On each device."""
+    memory: Memory
+
+
+def estimate(gathered: Gathered) -> Estimate:
+    """Figures of a run; loads no weights."""
+    config = gathered.config
+    parameters, trained = gathered.parameters, gathered.trained
+    lengths = [len(row) for row in gathered.train.input_ids]
+    batches, steps = plan_batches(config, lengths)
+    accumulate = batches.accumulate * config.optim.accumulate
+    tokens = min(config.optim.batch_tokens, sum(lengths))
+    supervised = round(tokens * gathered.train.supervised / gathered.train.tokens)
+    memory = estimate_memory(config, gathered.shape, parameters, trained, tokens, supervised)
+    return Estimate(parameters, trained, gathered.train.tokens, gathered.train.supervised, steps, accumulate, memory)
+
+
+def estimate_memory(
+    config: TrainConfig, shape: Any, parameters: int, trained: int, tokens: int, supervised: int
+) -> Memory:
+    """Memory of one process for a batch of so many tokens, of which so many carry loss."""
+    layout, split = config.layout, config.processes
+    wide = 2 if weights_dtype(config) == torch.bfloat16 else 4
+    mixed = wide == 2 and layout.zero > 0
+    frozen = parameters - trained
+    held = frozen * (0.56 if config.lora is not None and config.lora.four_bit else wide) + trained * wide
+    weights = held / (split if layout.zero == 3 else 1)
+    gradients = trained * wide / (split if layout.zero >= 2 else 1)
+    if layout.zero:  # DeepSpeed steps on float32 copies of its share
+        gradients += trained * (4 if mixed or layout.zero < 3 else 0) / split
+    optimiser = trained * (12 if mixed else 8 if not layout.zero else 12) / (split if layout.zero else 1)
+    buffers = float(min(BUCKET, trained) * wide if layout.zero else (trained * 4 if split > 1 else 0))
+    if layout.zero == 3:  # gathered for the layers at work
+        buffers += min(LIVE, parameters) * wide
+    host = 0.0
+    if layout.offload:
+        host = optimiser + trained * (wide + 4) / split  # with the copies that go to and fro
+        if layout.zero == 3:
+            host, weights = host + weights, 2 * held / int(shape.num_hidden_layers)
+        optimiser = 0.0
+        if not torch.cuda.is_available():
+            buffers, host = buffers + host, 0.0
+    logits = (12 if config.optim.precision == "float32" else 14) * min(supervised * int(shape.vocab_size), CHUNK)
+    activations = _activations(config, shape, tokens)
+    heap = 0.0 if torch.cuda.is_available() else HEAP * (activations + logits)
+    parts = (weights, gradients, optimiser, activations, logits, buffers + heap, host)
+    return Memory(*map(int, parts))
+
+
+def _activations(config: TrainConfig, shape: Any, tokens: int) -> int:
+    """What the layers of a Llama-like model keep of a batch for the backward pass.
+
+    A layer keeps, per token: of both norms the input, the normalised input and the output (under autocast one output
+    for each linear layer that casts it); queries, keys, values and attention's result twice; of the gated MLP the gate,
+    its activation, the other half and their product. Norms compute in float32. With checkpointing every layer keeps
+    its input alone, and one at a time all of it.
+    """
+    hidden, inner, layers = int(shape.hidden_size), int(shape.intermediate_size), int(shape.num_hidden_layers)
+    heads = int(shape.num_attention_heads)
+    size = int(getattr(shape, "head_dim", None) or hidden // heads)
+    keys = int(getattr(shape, "num_key_value_heads", None) or heads)
+    if config.optim.precision == "float32":
+        computed, residual, norms = 4, 4, 12 + 12
+    elif weights_dtype(config) == torch.bfloat16:
+        computed, residual, norms = 2, 2, 8 + 8
+    else:  # autocast over float32 weights
+        computed, residual, norms = 2, 4, (8 + 3 * 2) + (8 + 2 * 2)
+    layer = norms * hidden + (3 * heads + 2 * keys) * size * computed + 4 * inner * computed
+    if config.compute.gradient_checkpointing:
+        return tokens * (layers * hidden * residual + layer)
+    return tokens * layers * layer
