@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from selfplay.recipe import Operational, Settings
 from selfplay.serve.config import EndpointSettings
 
 
-class ScorecardConfig(BaseModel):
+class ScorecardConfig(Settings):
     """Rows, people and optional judges of a scorecard."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    models: dict[str, str] = {}
+    models: dict[str, str] = Field(default={})
     """Row → folder of a trained simulator (or of a base that was trained on both sides)."""
-    prompted: dict[str, str] = {}
+    prompted: dict[str, str] = Field(default={})
     """Row → folder of an assistant that is told to play the user."""
-    conversations: dict[str, str] = {}
+    conversations: dict[str, str] = Field(default={})
     """Row → run folder or file of conversations that exist; beside a model of the same row they are its self-play."""
     data: tuple[str, ...] = ()
     """Held-out people whose turns and endings are predicted."""
-    people: tuple[str, ...] = ()
-    """People whom free self-play is compared with; left out, the held-out share of what the first model was trained on
-    where it is known and here, else `data`."""
+    human: tuple[str, ...] = ()
+    """Human conversations that free self-play is compared with; left out, the held-out share of what the first
+    model was trained on where it is known and here, else `data`."""
     temperatures: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
     """The first model at each of these, a row each; left out, at the recipe's."""
     intents: bool = False
@@ -43,20 +42,18 @@ class ScorecardConfig(BaseModel):
 class JudgeEndpoint(EndpointSettings):
     """A server of the judge."""
 
-    max_concurrency: int = Field(64, ge=1)
+    max_concurrency: Operational[int] = Field(64, ge=1)
     """Most requests at once; how many it really is follows the server."""
 
 
-class JudgeConfig(BaseModel):
+class JudgeConfig(Settings):
     """Answers to a question set, and who judges them how."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     set: str
     """Shipped question set, or a YAML file of one."""
     data: str | None = None
     """Folder of question files and judge prompts; left out, $SELFPLAY_BENCH_DATA, then the hub."""
-    models: dict[str, str] = {}
+    models: dict[str, str] = Field(default={})
     """Name → model folder, URL of a chat server, or a name whose answers are known. Left out: all that have answers."""
     judge: str | None = None
     """Model folder, URL of a chat server, or the name of a model at $OPENAI_BASE_URL. Left out: answers only."""
@@ -80,7 +77,7 @@ class JudgeConfig(BaseModel):
     """How servers of models are used."""
     judge_endpoint: JudgeEndpoint = JudgeEndpoint()
     """How the judge's server is used."""
-    kv_cache_gib: int = Field(1, ge=1)
+    kv_cache_gib: Operational[int] = Field(1, ge=1)
     """KV cache of an engine in GiB (CPU only)."""
 
     @model_validator(mode="after")

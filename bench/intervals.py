@@ -15,7 +15,7 @@ SUBSAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Measurement:
     """A figure with its 95 % interval and the number of conversations behind it."""
 
     value: float
@@ -27,7 +27,7 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.n}"
 
 
-def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Estimate:
+def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Measurement:
     """Resample `n` conversations with replacement and recompute `statistic` on their indices (n,).
 
     Raises:
@@ -40,10 +40,10 @@ def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int 
     draws = np.random.default_rng(seed)
     values = [statistic(draws.integers(0, n, n)) for _ in range(RESAMPLES)]
     low, high = np.percentile(values, [2.5, 97.5])
-    return Estimate(statistic(np.arange(n)), float(low), float(high), n)
+    return Measurement(statistic(np.arange(n)), float(low), float(high), n)
 
 
-def subsampled(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Estimate:
+def subsampled(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Measurement:
     """As `bootstrap`, for figures that drawing with replacement would change (shares of different things).
 
     Subsamples of two thirds without replacement, their spread scaled to the full size (Politis and Romano, 1994).
@@ -58,12 +58,12 @@ def subsampled(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int
     value = statistic(np.arange(n))
     scale = (size / n / (1 - size / n)) ** 0.5 if size < n else 0.0
     low, high = (np.percentile(values, [2.5, 97.5]) - np.mean(values)) * scale + value
-    return Estimate(value, float(low), float(high), n)
+    return Measurement(value, float(low), float(high), n)
 
 
 def between(
     n: int, m: int, statistic: Callable[[NDArray[np.intp], NDArray[np.intp]], float], seed: int = 0
-) -> Estimate:
+) -> Measurement:
     """As `bootstrap`, for a distance between two samples of `n` and `m` conversations, each resampled by itself.
 
     Resampling makes two samples differ more than they do, so the interval is moved by as much as the mean resampled
@@ -77,10 +77,10 @@ def between(
     values = [statistic(draws.integers(0, n, n), draws.integers(0, m, m)) for _ in range(RESAMPLES)]
     value = statistic(np.arange(n), np.arange(m))
     low, high = np.percentile(values, [2.5, 97.5]) - np.mean(values) + value
-    return Estimate(value, max(0.0, float(low)), float(high), m)
+    return Measurement(value, max(0.0, float(low)), float(high), m)
 
 
-def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64], seed: int = 0) -> Estimate:
+def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64], seed: int = 0) -> Measurement:
     """Sum over sum, as for bits per byte: conversations weigh by their size. Shapes (n,), (n,)."""
     return bootstrap(
         len(numerators), lambda rows: float(numerators[rows].sum() / max(denominators[rows].sum(), 1e-9)), seed

@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.intervals import Estimate
+from bench.intervals import Measurement
 from selfplay.files import replacing
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, header, rows."""
 
 
-def cell(estimate: Estimate | None, brief: bool = False, digits: int | None = None) -> str:
+def cell(estimate: Measurement | None, brief: bool = False, digits: int | None = None) -> str:
     """A figure with its interval; `brief` leaves the interval out, None is nothing.
 
     Args:

@@ -1,21 +1,51 @@
-"""Recipes: YAML files of typed settings, shipped ones by name. Reading one loads no model code.
+"""Recipes: YAML files of typed settings, and what makes two of them the same.
 
-Unknown keys are refused, and all problems of a file are reported together.
+A recipe is found by path or by the name of a shipped one, takes overrides, and is validated by the settings class of
+its command. Unknown keys are refused, all problems are reported together, and a key of an older version is answered
+with the name it has now. Reading a recipe loads no model code.
+
+Two recipes describe the same work when their `identity` is equal: fields marked `Operational` (folders, budgets, where
+engines run, how a server is called) are left out of it, since they change nothing in what comes out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfplay.errors import ConfigError
 
-Config = TypeVar("Config", bound=BaseModel)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """Compared by value: pydantic copies what is annotated."""
+
+    name: str
+
+
+_OPERATIONAL = _Marker("operational")
+Operational = Annotated[T, _OPERATIONAL]
+"""A setting that changes how the work is done and nothing in what comes out: `out: Operational[str | None] = None`."""
+
+
+class Settings(BaseModel):
+    """Base of everything a recipe may say: immutable, unknown keys refused, docstrings under fields are their help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Dotted keys of older versions and the keys that took their place; asked of the class of the whole recipe."""
+
+
+Config = TypeVar("Config", bound=Settings)
 
 
 def load_recipe(
@@ -78,7 +108,8 @@ def validated(kind: type[Config], values: Mapping[str, Any], source: str) -> Con
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join([f"{source} cannot be used:", *map(_problem, error.errors())])) from error
+        problems = [_problem(found, kind.renamed) for found in error.errors()]
+        raise ConfigError("\n".join([f"{source} cannot be used:", *problems])) from error
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -121,8 +152,45 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
-def _problem(error: Any) -> str:
+def _problem(error: Any, renamed: Mapping[str, str]) -> str:
+    """A validation error as a line; a key that has another name now is answered with that."""
     key = ".".join(map(str, error["loc"])) or "recipe"
+    plain = ".".join(part for part in error["loc"] if isinstance(part, str))  # without the numbers of list items
+    if plain in renamed and error["type"] in ("extra_forbidden", "model_type", "model_attributes_type"):
+        return f"  {key}: is called {renamed[plain]} now"
     if error["type"] == "extra_forbidden":
         return f"  {key}: unknown key"
     return f"  {key}: {error['msg']} (found {error['input']!r})" if error["loc"] else f"  {error['msg']}"
+
+
+def identity(settings: BaseModel) -> dict[str, Any]:
+    """The settings that decide what comes out, as JSON values under dotted keys; operational ones are left out."""
+    return flat(_identity(settings, settings.model_dump(mode="json")))
+
+
+def _identity(settings: BaseModel, values: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        if _OPERATIONAL in field.metadata:
+            continue
+        value = getattr(settings, name)
+        found[name] = _identity(value, values[name]) if isinstance(value, BaseModel) else values[name]
+    return found
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
+    """The keys that differ, as `key: stored → asked`."""
+    before, now = flat(stored), flat(asked)
+    return [
+        f"{key}: {before.get(key)} → {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if key not in ignored and before.get(key) != now.get(key)
+    ]

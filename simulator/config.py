@@ -1,10 +1,14 @@
-"""What a recipe may say about the user's side."""
+"""Settings of the user's side: the model that plays the user, how it is sampled, its guardrails and its openings."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from selfplay.serve.config import EndpointSettings
+from pydantic import Field
+
+from selfplay.recipe import Operational, Settings
+from selfplay.serve.config import EndpointSettings, Placement, Sampling
+from simulator.guardrails import Guardrails
 
 
 class SimulatorEndpoint(EndpointSettings):
@@ -13,4 +17,25 @@ class SimulatorEndpoint(EndpointSettings):
     tokenizer: str | None = None
     """Folder with the simulator's tokenizer and chat template (nano: the embedded one's)."""
     protocol: Literal["token_ids", "text"] = "token_ids"
-    """token_ids: vLLM and what follows it, exact histories. text: any server with /v1/completions."""
+    """token_ids: vLLM and servers like it, with exact histories. text: any server with /v1/completions."""
+
+
+class SimulatorConfig(Settings):
+    """The user's side of a run."""
+
+    model: str = "nano"
+    """Folder of the user simulator, or the URL of a server of it; nano: the embedded one."""
+    prompted: bool = False
+    """The model is an assistant that is prompted to play the user: the baseline of a trained simulator."""
+    sampling: Sampling = Sampling()
+    end_logit_bias: float = 0.0
+    """Added to the logit of the end of the conversation; negative values make longer conversations."""
+    guardrails: Guardrails = Guardrails()
+    openings: str | None = None
+    """File of first user turns; left out, the simulator opens freely."""
+    conversations_per_opening: int = Field(1, ge=1)
+    """Conversations held from each opening."""
+    endpoint: SimulatorEndpoint = SimulatorEndpoint()
+    """How the simulator's server is used."""
+    engine: Operational[Placement] = Placement()
+    """Where the simulator's engines run."""

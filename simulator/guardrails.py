@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from selfplay.chat.conversation import Turn
-from selfplay.chat.drift import SHORT, drifts, folded
+from selfplay.chat.drift import SHORT, is_role_drift, normalise
+from selfplay.recipe import Settings
 
 
-class Guardrails(BaseModel):
+class Guardrails(Settings):
     """Which checks are on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     resamples: int = Field(4, ge=0)
     """Attempts after the first before the conversation ends with the broken rule as its reason."""
@@ -52,13 +51,13 @@ def broken_rule(guardrails: Guardrails, history: Sequence[Turn], text: str, *, e
         rounds = sum(turn.role == "assistant" for turn in history)
         return "early_end" if rounds < guardrails.min_rounds else None
     words = text.split()
-    said = {folded(turn.content) for turn in history if turn.role == "user"}
+    said = {normalise(turn.content) for turn in history if turn.role == "user"}
     if guardrails.empty and not words:
         return "empty"
-    if guardrails.repeat and len(words) >= SHORT and folded(text) in said:
+    if guardrails.repeat and len(words) >= SHORT and normalise(text) in said:
         return "repeat"
     answered = next((turn.content for turn in reversed(history) if turn.role == "assistant"), None)
-    if guardrails.role_drift and drifts(text, answered):
+    if guardrails.role_drift and is_role_drift(text, answered):
         return "role_drift"
     if words and _bare(words[0]) in {_bare(word) for word in guardrails.banned_openers}:
         return "banned_opener"

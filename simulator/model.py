@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfplay.chat.conversation import Role
-from selfplay.chat.models import for_both_sides, load_renderer, load_tokenizer
+from selfplay.chat.models import ModelKind, RoleModel, for_both_sides, load_renderer, load_tokenizer, locate_model
 from selfplay.chat.rendering import ChatRenderer
-from selfplay.errors import ModelError
+from selfplay.errors import ConfigError, ModelError
+from selfplay.serve.config import is_url
+from simulator.config import SimulatorConfig
 from simulator.prompted import PromptedUser
 
+if TYPE_CHECKING:
+    from selfplay.chat.models import TokenizerLoader
 
-def load_user_renderer(folder: Path, *, prompted: bool = False) -> ChatRenderer:
+
+def resolve_simulator(config: SimulatorConfig, load: TokenizerLoader | None = None) -> RoleModel:
+    """The model of the user's side, found and checked.
+
+    Raises:
+        ModelError: no usable model folder or tokenizer.
+        ConfigError: a server without a tokenizer here.
+    """
+    kind: ModelKind = "assistant" if config.prompted else "simulator"
+    if not is_url(config.model):
+        folder = locate_model(config.model, kind)
+        return RoleModel("user", folder, None, load_user_renderer(folder, prompted=config.prompted, load=load), folder)
+    if config.endpoint.tokenizer is None:
+        raise ConfigError(
+            f"the simulator is {config.model}: its prompts are rendered here; name the folder of its tokenizer and "
+            "template with --simulator-tokenizer"
+        )
+    folder = locate_model(config.endpoint.tokenizer, "simulator")
+    renderer = load_user_renderer(folder, prompted=config.prompted, load=load)
+    return RoleModel("user", None, config.model, renderer, folder)
+
+
+def load_user_renderer(folder: Path, *, prompted: bool = False, load: TokenizerLoader | None = None) -> ChatRenderer:
     """The tokenizer and chat template of a folder, checked to speak as the user.
 
     Args:
@@ -21,22 +48,22 @@ def load_user_renderer(folder: Path, *, prompted: bool = False) -> ChatRenderer:
         ModelError: no usable tokenizer or template, one that opens the other side's turn, or a simulator without an
             end-of-conversation token.
     """
-    return load_prompted_renderer(folder, "user") if prompted else load_renderer(folder, "user")
+    return load_prompted_renderer(folder, "user", load) if prompted else load_renderer(folder, "user", load)
 
 
-def load_prompted_renderer(folder: Path, role: Role) -> ChatRenderer:
+def load_prompted_renderer(folder: Path, role: Role, load: TokenizerLoader | None = None) -> ChatRenderer:
     """The renderer of an assistant model that plays either side: the user by prompting, the assistant as it is.
 
     Raises:
         ModelError: no usable tokenizer or template, or one that does not open an assistant turn.
     """
     if role != "user":
-        return load_renderer(folder, role)
-    tokenizer = load_tokenizer(folder)
+        return load_renderer(folder, role, load)
+    tokenizer = (load or load_tokenizer)(folder)
     renderer = PromptedUser(tokenizer, for_both_sides(tokenizer.chat_template, "assistant"))
-    if not renderer.opens("assistant"):
+    if not renderer.opens_turn_of("assistant"):
         raise ModelError(
             f"{folder}: its chat template does not open an assistant turn, so it cannot be told to play the "
-            "user; a trained simulator is used without prompted_user"
+            "user; a trained simulator is used without simulator.prompted"
         )
     return renderer

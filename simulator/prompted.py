@@ -45,7 +45,7 @@ class PromptedUser(ChatRenderer):
         the template needs no generation tags.
         """
         turns = conversation.turns
-        if conversation.shows_an_ending:
+        if conversation.has_end_target:
             turns = (*turns, Turn("user", END_OF_CONVERSATION))
         ids, _ = super().render(Conversation(conversation.id, tuple(_turned(turns)), complete=False))
         mask = [0] * len(ids)
@@ -61,7 +61,7 @@ class PromptedUser(ChatRenderer):
         """The ids of the words that end the conversation; what comes after them does not matter, as in self-play."""
         return self.encode_text(END_OF_CONVERSATION)
 
-    def said(self, text: str) -> tuple[str, bool]:
+    def parse_sampled(self, text: str) -> tuple[str, bool]:
         """A sampled turn without the words that end the conversation, and whether it had them."""
         before, ended, _ = text.partition(END_OF_CONVERSATION)
         return (before.strip(), True) if ended else (text, False)

@@ -105,7 +105,7 @@ def bench(data, out, url, *, say=lambda line: None, dry_run=False, **settings):
     values = {"set": "mt-bench", "data": str(data), "models": {"m": url}, "judge": url, **settings}
     values.setdefault("endpoint", FAST)
     values.setdefault("judge_endpoint", FAST)
-    return app.bench_questions(validated(app.JudgeConfig, values, "test"), out, say=say, dry_run=dry_run)
+    return app.judge_questions(validated(app.JudgeConfig, values, "test"), out, say=say, dry_run=dry_run)
 
 
 def rows(path):

@@ -11,11 +11,11 @@ from selfplay.train.config import TrainConfig
 
 
 def recipe_kind(name):
-    """Training names a role, curation endings, a loop iterations, cleaning its steps."""
+    """Training names a role, curation end reasons, a loop iterations, cleaning its steps."""
     keys = yaml.safe_load(recipe_text(name)).keys()
     if "role" in keys:
         return TrainConfig
-    if "endings" in keys:
+    if "end_reasons" in keys:
         return CurateConfig
     if "iterations" in keys:
         return LoopConfig

@@ -6,14 +6,15 @@ Every stage writes piece by piece, as the real ones do, and goes on with what is
 import json
 import time
 from contextlib import chdir
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 from selfplay.files import replacing
-from selfplay.loop import run as looping
 from selfplay.loop.config import LoopConfig
 from selfplay.loop.inputs import files_hash
-from selfplay.loop.plan import Job
+from selfplay.loop.run import loop
+from selfplay.loop.stages.stage import Job
 
 CONVERSATIONS, STEPS, PAUSE = 16, 6, 0.004
 
@@ -29,7 +30,7 @@ def drawn(*parts):
 
 
 class ScriptedPlan:
-    """Stands in for `selfplay.jobs.Plan`."""
+    """Stands in for `selfplay.loop.plan.LoopPlan`."""
 
     def __init__(self, config, folder, say, watch=None, fails=None):
         self.config, self.folder, self.fails = config, folder, fails or {}
@@ -175,9 +176,5 @@ def run(folder, fails=None, say=lambda line: None, **changes):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "first.json").write_text("0.5", encoding="utf-8")
-    real, looping.Plan = looping.Plan, lambda *given: ScriptedPlan(*given, fails=fails)
-    try:
-        with chdir(folder):  # reports name the files they are of
-            return looping.loop(config(**changes), ".", say)
-    finally:
-        looping.Plan = real
+    with chdir(folder):  # reports name the files they are of
+        return loop(config(**changes), ".", say, make_plan=partial(ScriptedPlan, fails=fails))

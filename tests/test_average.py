@@ -64,13 +64,19 @@ def test_adapters_add_that_much_less(base):
 @pytest.mark.training
 def test_a_recipe_with_half_of_its_base_saves_the_mean_and_says_so(base, tmp_path):
     changes = {"base": str(base), "template": "vicuna", "data": {"datasets": ["sample"]}}
-    optim = {"max_steps": 3, "batch_tokens": 2048, "precision": "float32", "warmup_steps": 0, "learning_rate": 0.01}
+    optim = {
+        "max_steps": 3,
+        "max_tokens_per_batch": 2048,
+        "precision": "float32",
+        "warmup_steps": 0,
+        "learning_rate": 0.01,
+    }
     results = {
         share: app.train(
             load_recipe(
                 "nano/simulator",
                 TrainConfig,
-                {**changes, "out": str(tmp_path / str(share)), "optim": {**optim, "average_with_base": share}},
+                {**changes, "output_dir": str(tmp_path / str(share)), "optim": {**optim, "average_with_base": share}},
             ),
             say=lambda line: None,
         )
@@ -96,7 +102,7 @@ def test_a_new_model_has_no_base_to_be_averaged_with():
                 "role": "all",
                 "scratch": {},
                 "data": {"datasets": ["sample"]},
-                "out": "x",
+                "output_dir": "x",
                 "optim": {"average_with_base": 0.5},
             }
         )

@@ -51,14 +51,20 @@ def test_a_step_is_the_conversations_the_recipe_names_over_all_processes(process
 
 
 def test_a_run_as_long_as_its_steps_keeps_to_its_batches():
-    values = {"role": "user", "base": "x", "data": {"datasets": ["sample"]}, "out": "o", "compute": {"packing": True}}
-    config = TrainConfig.model_validate({**values, "optim": {"max_steps": 200, "batch_tokens": 2048}})
+    values = {
+        "role": "user",
+        "base": "x",
+        "data": {"datasets": ["sample"]},
+        "output_dir": "o",
+        "compute": {"packing": True},
+    }
+    config = TrainConfig.model_validate({**values, "optim": {"max_steps": 200, "max_tokens_per_batch": 2048}})
     batches, steps = plan_batches(config, LENGTHS)
     assert steps == 200
     for epoch in range(-(-200 // len(batches))):
         batches.set_epoch(epoch)
         assert len(list(batches)) == len(batches)
-    config = TrainConfig.model_validate({**values, "optim": {"epochs": 1.5, "batch_tokens": 2048}})
+    config = TrainConfig.model_validate({**values, "optim": {"epochs": 1.5, "max_tokens_per_batch": 2048}})
     batches, steps = plan_batches(config, LENGTHS)
     assert steps == -(-len(batches) * 3 // 2)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from source_rows import ROWS
 
-from selfplay.data.catalogue import catalogue, entry_named, local_file, locate
+from selfplay.data.catalogue import catalogue, dataset_named, local_file, locate
 from selfplay.data.formats import FORMATS
 from selfplay.data.hub import HubDataset
-from selfplay.data.loading import Loaded, halves, load, stream
+from selfplay.data.loading import LoadResult, load, split_conversations, stream
 from selfplay.data.mixing import load_mixture, mix, parse_weights
 from selfplay.errors import ConfigError, DataError
 
@@ -47,9 +47,9 @@ def test_sets_kept_for_scoring_say_so():
 @pytest.mark.data
 @pytest.mark.parametrize("name", [name for name, entry in catalogue().items() if entry.file])
 def test_entries_with_a_file_load_from_the_data_folder(name):
-    entry = entry_named(name)
+    entry = dataset_named(name)
     assert local_file(entry) is not None
-    loaded = Loaded()
+    loaded = LoadResult()
     first = next(stream(locate(name), loaded))
     assert first.turns[0].role in ("user", "system")
     assert first.meta["dataset"] == name
@@ -59,7 +59,7 @@ def test_an_unknown_name_shows_the_nearest():
     with pytest.raises(DataError, match=r"did you mean sharegpt_1k"):
         locate("sharegpt_1K")
     with pytest.raises(DataError, match=r"no dataset named 'no'.*selfplay data list"):
-        entry_named("no")
+        dataset_named("no")
 
 
 def test_a_set_that_is_nowhere_says_where_to_get_it(outside_data):
@@ -105,7 +105,7 @@ def ids(path):
 
 def test_a_weight_is_how_often_a_conversation_is_there(tmp_path):
     half, once, twice = (talks(tmp_path / f"{name}.jsonl", 1000) for name in ("half", "once", "twice"))
-    mixed = mix({half: 0.5, once: 1.0, twice: 2.5}, tmp_path / "out", held_out=0.1, seed=0)
+    mixed = mix([f"{half}=0.5", f"{once}=1.0", f"{twice}=2.5"], tmp_path / "out", held_out=0.1, seed=0)
     found = ids(tmp_path / "out/train.jsonl")
     assert len(found) == mixed.train.total()
     held = {name: mixed.validation[name] for name in (half, once, twice)}
@@ -118,7 +118,7 @@ def test_a_weight_is_how_often_a_conversation_is_there(tmp_path):
 def test_the_same_seed_gives_the_same_files_and_more_weight_only_adds(tmp_path):
     name = talks(tmp_path / "a.jsonl", 500)
     for out, weight, seed in (("one", 0.3, 1), ("two", 0.3, 1), ("more", 0.6, 1), ("other", 0.3, 2)):
-        mix({name: weight}, tmp_path / out, held_out=0.1, seed=seed)
+        mix([f"{name}={weight}"], tmp_path / out, held_out=0.1, seed=seed)
     one, two, more, other = (ids(tmp_path / out / "train.jsonl") for out in ("one", "two", "more", "other"))
     assert one == two != other
     assert set(one) < set(more)
@@ -128,8 +128,8 @@ def test_the_same_seed_gives_the_same_files_and_more_weight_only_adds(tmp_path):
 
 def test_the_order_does_not_depend_on_what_else_is_mixed_in(tmp_path):
     one, other = talks(tmp_path / "a.jsonl", 100), talks(tmp_path / "b.jsonl", 100)
-    mix({one: 1, other: 1}, tmp_path / "both", held_out=0.1, seed=0)
-    mix({one: 1}, tmp_path / "alone", held_out=0.1, seed=0)
+    mix([f"{one}=1", f"{other}=1"], tmp_path / "both", held_out=0.1, seed=0)
+    mix([f"{one}=1"], tmp_path / "alone", held_out=0.1, seed=0)
     both = [id for id in ids(tmp_path / "both/train.jsonl") if id.startswith("a")]
     assert both == ids(tmp_path / "alone/train.jsonl")
 
@@ -137,7 +137,7 @@ def test_the_order_does_not_depend_on_what_else_is_mixed_in(tmp_path):
 def test_an_empty_half_is_refused_and_leaves_no_file(tmp_path):
     name = talks(tmp_path / "a.jsonl", 3)
     with pytest.raises(DataError, match="no conversation to validate on"):
-        mix({name: 1}, tmp_path / "out", held_out=0.0001, seed=0)
+        mix([f"{name}=1"], tmp_path / "out", held_out=0.0001, seed=0)
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -155,21 +155,21 @@ def test_sets_kept_for_scoring_are_never_trained_on(tmp_path):
     with pytest.raises(DataError, match="sgd_test is kept for scoring"):
         load_mixture([name], held_out=0.1)
     with pytest.raises(DataError, match="sgd_test is kept for scoring"):
-        mix({name: 1}, tmp_path / "out", held_out=0.1, seed=0)
+        mix([f"{name}=1"], tmp_path / "out", held_out=0.1, seed=0)
 
 
 def test_a_mixture_is_never_written_over_and_every_source_has_to_give_something(tmp_path):
     good, typo = talks(tmp_path / "a.jsonl", 50), tmp_path / "typo.jsonl"
     typo.write_text('{"instructions": "a", "outputs": "b"}\n')
     with pytest.raises(DataError, match=r"no usable conversation in .*typo.jsonl: unknown row format"):
-        mix({good: 1, str(typo): 1}, tmp_path / "out", held_out=0.2, seed=0)
-    mix({good: 1}, tmp_path / "out", held_out=0.2, seed=0)
+        mix([f"{good}=1", f"{typo}=1"], tmp_path / "out", held_out=0.2, seed=0)
+    mix([f"{good}=1"], tmp_path / "out", held_out=0.2, seed=0)
     with pytest.raises(ConfigError, match=r"already holds train.jsonl"):
-        mix({good: 1}, tmp_path / "out", held_out=0.2, seed=0)
+        mix([f"{good}=1"], tmp_path / "out", held_out=0.2, seed=0)
 
 
 def test_a_mixture_can_be_trained_on_in_its_own_halves(tmp_path):
-    mix({talks(tmp_path / "a.jsonl", 300): 1.5}, tmp_path / "mix", held_out=0.1, seed=0)
+    mix([f"{talks(tmp_path / 'a.jsonl', 300)}=1.5"], tmp_path / "mix", held_out=0.1, seed=0)
     files = [str(tmp_path / "mix" / f"{half}.jsonl") for half in ("train", "validation")]
     mixture = load_mixture(files, held_out=0.05)
     assert [c.id for c in mixture.train] == ids(files[0])
@@ -189,7 +189,7 @@ def test_a_file_of_the_catalogue_is_that_dataset_by_any_path(data_folder, tmp_pa
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["taskmaster3_reward", "taskmaster4_reward", "oasst1_zh_sft"])
 def test_no_opening_of_real_talks_is_in_both_halves(name):
-    train, held_out = halves(load([name]).conversations, 0.05)
+    train, held_out = split_conversations(load([name]).conversations, 0.05)
     assert not {c.turns[0].content for c in train} & {c.turns[0].content for c in held_out}
 
 

@@ -80,7 +80,7 @@ def test_parquet_holds_the_same_conversations(tmp_path):
 
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path):
     source = many(tmp_path / "in.jsonl", 1500)
-    config = CleanConfig(near_duplicates=0.8, max_tokens=300, personal="mask", languages=("en",))
+    config = CleanConfig(near_duplicates=0.8, max_tokens=300, pii="mask", languages=("en",))
     tallies = [app.clean([source], tmp_path / f"{n}.jsonl", config, workers=n) for n in (1, 2)]
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
     assert tallies[0].as_dict() == tallies[1].as_dict()

@@ -195,8 +195,8 @@ def test_other_numbers_and_signs_are_left_alone(text):
 
 def test_personal_data_is_masked_or_the_conversation_dropped():
     one = talk("I am joe@x.org", "Hello")
-    assert texts(cleaned(one, personal="mask")[0][0])[0] == "I am [EMAIL]"
-    assert cleaned(one, personal="drop")[0] == []
+    assert texts(cleaned(one, pii="mask")[0][0])[0] == "I am [EMAIL]"
+    assert cleaned(one, pii="drop")[0] == []
     assert cleaned(one)[0] == [one]
 
 

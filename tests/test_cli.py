@@ -13,9 +13,9 @@ from selfplay.chat.speakers import Usage
 from selfplay.cli.main import cli
 from selfplay.console import generate as console
 from selfplay.errors import ModelError
-from selfplay.generate.events import Admitted, Asked, ConversationEnded, EngineRestarted, Planned, Sampled
+from selfplay.generate.events import Admitted, Asked, ConversationEnded, EngineRestarted, RunOpened, Sampled
 from selfplay.generate.telemetry import RunMetrics
-from selfplay.store.records import Entry, Plan
+from selfplay.store.records import ConversationSpec, TurnCommit
 from selfplay.store.store import RunStore
 
 
@@ -27,11 +27,11 @@ def selfplay(*arguments):
 
 @pytest.fixture
 async def run(tmp_path):
-    store = RunStore.create(tmp_path / "run", {}, [Plan(0, "c0", 1), Plan(1, "c1", 2)])
+    store = RunStore.create(tmp_path / "run", {}, [ConversationSpec(0, "c0", 1), ConversationSpec(1, "c1", 2)])
     turns = (Turn("user", "a [bold]room[/bold]", "sampled", (5,)), Turn("assistant", "which night?", "sampled", (6,)))
     async with store:
-        await store.commit(Entry(0, 0, turns, Usage(10, 5, 4), ended="user_ended"))
-        await store.commit(Entry(1, 0, turns[:1], ended="failed:scripted"))
+        await store.commit(TurnCommit(0, 0, turns, Usage(10, 5, 4), ended="user_ended"))
+        await store.commit(TurnCommit(1, 0, turns[:1], ended="failed:scripted"))
     store.close()
     return tmp_path / "run"
 
@@ -91,7 +91,7 @@ def test_what_a_user_can_get_wrong_is_told_in_a_sentence(tmp_path, arguments, me
 def test_an_out_folder_with_another_run_lists_the_differing_keys(run):
     store_facts = {"config": {"seed": 5}, "models": {k: {"content_hash": "x"} for k in ("simulator", "assistant")}}
     shutil.rmtree(run)
-    RunStore.create(run, store_facts, [Plan(0, "c0", 1)]).close()
+    RunStore.create(run, store_facts, [ConversationSpec(0, "c0", 1)]).close()
     done = selfplay("generate", "--out", run, "--seed", "6", "--resume")
     assert done.returncode == 1
     assert "seed: 5 → 6" in done.stderr
@@ -116,8 +116,8 @@ def test_sides_that_are_swapped_are_noticed():
 
 def test_a_model_trained_on_both_sides_speaks_for_either():
     base = locate_model("nano", "base")
-    assert load_renderer(base, "user").opens("user")
-    assert load_renderer(base, "assistant").opens("assistant")
+    assert load_renderer(base, "user").opens_turn_of("user")
+    assert load_renderer(base, "assistant").opens_turn_of("assistant")
 
 
 def test_the_embedded_models_are_small_safetensors_with_a_card():
@@ -136,7 +136,7 @@ def test_the_embedded_models_are_small_safetensors_with_a_card():
 def test_progress_shows_the_figures_of_the_run(capsys):
     metrics = RunMetrics(lambda: {"simulator-0": 0.5}, lambda: {"http_429": 2})
     for event in (
-        Planned(3, 1),
+        RunOpened(3, 1),
         Admitted(1),
         Asked("user"),
         Sampled("user", Usage(10, 5, 20), True, Counter(empty=1)),
@@ -150,7 +150,7 @@ def test_progress_shows_the_figures_of_the_run(capsys):
     assert (now.planned, now.finished, now.turns, now.tokens, now.cache_hit) == (3, 2, 1, 21, 0.75)
     assert (now.asked, now.reasons, now.resampled) == ({"user": 0, "assistant": 1}, {"user_ended": 1}, {"empty": 1})
     with console.RunProgress() as progress:
-        progress(Planned(3, 1))
+        progress(RunOpened(3, 1))
         progress(now)
         progress(EngineRestarted("assistant-0", 1, "the engine process ended; its log"))
     shown = capsys.readouterr().err

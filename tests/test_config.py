@@ -3,17 +3,22 @@ import json
 import pytest
 from recipe_kinds import recipe_kind
 
-from selfplay.app import train_recipe, with_folder
+from assistant.train import ASSISTANT
+from selfplay.app import with_folder
 from selfplay.curate.config import CurateConfig
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError, DataError, StoreError
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.identity import changed_keys, check_folder, facts_of, plans_of
+from selfplay.generate.identity import changed_keys, check_folder
+from selfplay.generate.plan import conversation_specs
+from selfplay.generate.run import prepare
 from selfplay.loop.config import LoopConfig
 from selfplay.recipe import load_recipe, recipe_text, shipped_recipes
 from selfplay.store.store import RunStore
 from selfplay.train.config import TrainConfig
+from selfplay.train.roles import load_training_recipe
 from simulator.opening import read_openings
+from simulator.train import SIMULATOR
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -28,10 +33,10 @@ def test_every_shipped_recipe_parses_and_says_what_it_does(name):
 
 def test_all_problems_of_a_recipe_are_reported_together(tmp_path):
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("max_round: 3\nseed: x\nuser_sampling: {top_p: 2}\n")
+    recipe.write_text("max_round: 3\nseed: x\nsimulator: {sampling: {top_p: 2}}\n")
     with pytest.raises(ConfigError) as error:
         load_recipe(str(recipe), GenerateConfig)
-    for part in ("max_round: unknown key", "seed:", "user_sampling.top_p:", "found 2"):
+    for part in ("max_round: unknown key", "seed:", "simulator.sampling.top_p:", "found 2"):
         assert part in str(error.value)
 
 
@@ -49,15 +54,15 @@ def test_files_that_are_no_recipe_are_refused(tmp_path, text, message):
 
 
 def test_overrides_reach_nested_settings_and_none_is_no_override():
-    recipe = load_recipe("nano/base", TrainConfig, {"optim.max_steps": 7, "out": None})
+    recipe = load_recipe("nano/base", TrainConfig, {"optim.max_steps": 7, "output_dir": None})
     assert recipe.optim.max_steps == 7
-    assert recipe.out == "models/nano/base"
+    assert recipe.output_dir == "models/nano/base"
 
 
 def test_a_recipe_trains_only_the_role_that_was_asked_for():
-    assert train_recipe("simulator", "nano/simulator", {}).role == "user"
+    assert load_training_recipe(SIMULATOR, "nano/simulator", {}).role == "user"
     with pytest.raises(ConfigError, match="trains role 'user'"):
-        train_recipe("assistant", "nano/simulator", {})
+        load_training_recipe(ASSISTANT, "nano/simulator", {})
 
 
 def test_a_training_recipe_starts_from_exactly_one_place():
@@ -104,13 +109,15 @@ def test_unusual_line_separators_stay_inside_an_opening(tmp_path):
 def test_each_opening_is_held_per_opening_times(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("one\ntwo\n")
-    config = GenerateConfig(openings=str(file), per_opening=3, system="be brief")
-    plans = list(plans_of(config))
+    config = GenerateConfig.model_validate(
+        {"simulator": {"openings": str(file), "conversations_per_opening": 3}, "assistant": {"system": "be brief"}}
+    )
+    plans = list(conversation_specs(config))
     assert [plan.opening[-1].content for plan in plans] == ["one"] * 3 + ["two"] * 3
     assert plans[0].opening[0].content == "be brief"
     assert len({plan.seed for plan in plans}) == 6
     with pytest.raises(ConfigError, match="gives 6"):
-        plans_of(config.model_copy(update={"conversations": 7}))
+        conversation_specs(config.model_copy(update={"conversations": 7}))
 
 
 def test_a_run_folder_comes_from_the_recipe_or_the_time_of_day():
@@ -121,15 +128,15 @@ def test_a_run_folder_comes_from_the_recipe_or_the_time_of_day():
 
 
 def test_a_longer_run_starts_with_the_same_plans():
-    assert list(plans_of(GenerateConfig(conversations=40)))[:32] == list(plans_of(GenerateConfig()))
+    assert list(conversation_specs(GenerateConfig(conversations=40)))[:32] == list(conversation_specs(GenerateConfig()))
 
 
 def test_a_folder_with_another_run_is_refused_with_the_keys_that_differ(tmp_path):
     config = GenerateConfig(conversations=2, seed=1, out=str(tmp_path))
-    facts = facts_of(config)
+    facts = prepare(config).facts()
     check_folder(tmp_path, facts, resume=False)
-    RunStore.create(tmp_path, facts, plans_of(config)).close()
-    other = facts_of(config.model_copy(update={"seed": 2, "max_in_flight": 3}))
+    RunStore.create(tmp_path, facts, conversation_specs(config)).close()
+    other = prepare(config.model_copy(update={"seed": 2, "max_in_flight": 3})).facts()
     assert changed_keys(facts, other) == ["seed: 1 → 2"]
     with pytest.raises(StoreError, match="seed: 1 → 2"):
         check_folder(tmp_path, other, resume=True)

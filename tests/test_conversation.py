@@ -29,9 +29,9 @@ def test_turns_no_template_can_render_are_refused(pairs, message):
 
 def test_a_conversation_shows_an_ending_only_when_whole_and_answered():
     whole = [("user", "a"), ("assistant", "b")]
-    assert conversation_from_pairs("x", whole).shows_an_ending
-    assert not conversation_from_pairs("x", whole, complete=False).shows_an_ending
-    assert not conversation_from_pairs("x", [*whole, ("user", "c")]).shows_an_ending
+    assert conversation_from_pairs("x", whole).has_end_target
+    assert not conversation_from_pairs("x", whole, complete=False).has_end_target
+    assert not conversation_from_pairs("x", [*whole, ("user", "c")]).has_end_target
 
 
 def test_a_system_turn_may_come_first():

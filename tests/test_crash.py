@@ -13,12 +13,12 @@ import pytest
 from assistant.speaker import AssistantSpeaker
 from selfplay.generate.events import Sampled
 from selfplay.generate.runner import Runner
-from selfplay.generate.scheduler import Lane, Scheduler
+from selfplay.generate.scheduler import EngineBudget, Scheduler
 from selfplay.seeds import derive_seed
 from selfplay.serve.config import Sampling
 from selfplay.serve.scripted import ScriptedBackend, pick_from
 from selfplay.serve.turns import TurnSampler
-from selfplay.store.records import Plan
+from selfplay.store.records import ConversationSpec
 from selfplay.store.store import RunReader, RunStore
 from simulator.guardrails import Guardrails
 from simulator.speaker import UserSpeaker
@@ -41,10 +41,10 @@ async def play(renderers, folder, on_event=lambda event: None):
     if folder.exists():
         store = RunStore(folder)
     else:
-        plans = [Plan(number, f"c{number}", derive_seed(0, number)) for number in range(CONVERSATIONS)]
+        plans = [ConversationSpec(number, f"c{number}", derive_seed(0, number)) for number in range(CONVERSATIONS)]
         store = RunStore.create(folder, {}, plans)
     async with store:
-        scheduler = Scheduler([Lane(), Lane()], {"user": [0], "assistant": [1]}, 20)
+        scheduler = Scheduler([EngineBudget(), EngineBudget()], {"user": [0], "assistant": [1]}, 20)
         await Runner(speakers, store, scheduler, 6, on_event).run(store.unfinished())
     store.close()
 
@@ -82,9 +82,9 @@ def die(delay):
 def read(folder):
     run = RunReader(folder)
     finished = {c.id: (c.turns, c.ended) for c in run.conversations()}
-    owed = {unfinished.plan.id: unfinished.turns for unfinished in run.unfinished()}
+    pending = {unfinished.spec.id: unfinished.turns for unfinished in run.unfinished()}
     run.close()
-    return finished, owed
+    return finished, pending
 
 
 @pytest.mark.crash
@@ -96,7 +96,7 @@ def test_a_run_killed_a_hundred_times_ends_as_one_that_was_not(renderers, tmp_pa
     chance = random.Random(20)
     folder, before, kills = tmp_path / "killed", 0, 0
     RunStore.create(
-        folder, {}, [Plan(number, f"c{number}", derive_seed(0, number)) for number in range(CONVERSATIONS)]
+        folder, {}, [ConversationSpec(number, f"c{number}", derive_seed(0, number)) for number in range(CONVERSATIONS)]
     ).close()
     total = sum(len(turns) for turns, _ in expected.values())
     while kills < KILLS:
@@ -104,12 +104,12 @@ def test_a_run_killed_a_hundred_times_ends_as_one_that_was_not(renderers, tmp_pa
         acknowledged, killed = play_and_die(renderers, folder, turns, chance.random() * 0.002)
         assert killed, "the run was over before it could be killed"
         kills += 1
-        finished, owed = read(folder)
-        said = sum(len(turns) for turns, _ in finished.values()) + sum(map(len, owed.values()))
+        finished, pending = read(folder)
+        said = sum(len(turns) for turns, _ in finished.values()) + sum(map(len, pending.values()))
         assert said >= before + acknowledged, "a turn that was acknowledged is gone"
-        assert len(finished) + len(owed) == CONVERSATIONS
+        assert len(finished) + len(pending) == CONVERSATIONS
         assert all(expected[id] == conversation for id, conversation in finished.items())
-        assert all(expected[id][0][: len(turns)] == turns for id, turns in owed.items())
+        assert all(expected[id][0][: len(turns)] == turns for id, turns in pending.items())
         before = said
     asyncio.run(play(renderers, folder))
     assert read(folder) == (expected, {})

@@ -12,7 +12,7 @@ from selfplay.cli.main import cli
 from selfplay.curate.config import CurateConfig
 from selfplay.curate.filters import filters_of, read_words
 from selfplay.curate.memorised import STRETCH, Memorised
-from selfplay.curate.selection import judge, leave_out_by, rows_left_out
+from selfplay.curate.selection import leave_out_by, rows_left_out, select
 from selfplay.errors import ConfigError, DataError
 
 PLAIN = {"near_duplicates": None, "duplicates": False}
@@ -27,7 +27,7 @@ def why(conversation, benchmarks=None, **settings):
     filters = filters_of(
         CurateConfig(**PLAIN, **settings), lambda texts: [len(t.split()) for t in texts], benchmarks or {}
     )
-    verdicts = judge([conversation], filters, CurateConfig(**PLAIN))
+    verdicts = select([conversation], filters, CurateConfig(**PLAIN))
     return verdicts.left_out[0]
 
 
@@ -40,7 +40,7 @@ GOOD = talk("I need a table for two.", "For which day is it?", "For Friday, plea
         (GOOD, {}, None),
         (talk("a b", "c d", ended=None), {}, None),  # people's conversations end for no reason of ours
         (talk("a b", "c d", ended="max_rounds"), {}, ("ending", "ended: max_rounds")),
-        (talk("a b", "c d", ended="guardrail:repeat"), {"endings": ("guardrail",)}, None),
+        (talk("a b", "c d", ended="guardrail:repeat"), {"end_reasons": ("guardrail",)}, None),
         (GOOD, {"min_rounds": 3}, ("length", "fewer than 3 rounds")),
         (GOOD, {"max_rounds": 1}, ("length", "more than 1 rounds")),
         (GOOD, {"max_turn_words": 4}, ("length", "a turn of more than 4 words")),
@@ -55,7 +55,7 @@ GOOD = talk("I need a table for two.", "For which day is it?", "For Friday, plea
         (talk("Bonjour, je voudrais une table pour deux personnes.", "Pour quel jour ?"), {"languages": ("en",)},
          ("languages", "language fr")),
         (talk("mail me at ann@example.org", "ok"), {}, ("personal data", "personal data")),
-        (talk("mail me at ann@example.org", "ok"), {"personal": False}, None),
+        (talk("mail me at ann@example.org", "ok"), {"pii": False}, None),
     ],
 )  # fmt: skip
 def test_each_reason_by_itself(conversation, settings, expected):
@@ -65,8 +65,8 @@ def test_each_reason_by_itself(conversation, settings, expected):
 def test_banned_words_are_whole_words_of_any_case(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("Darn\n\nheck\n", encoding="utf-8")
-    assert why(talk("DARN it", "ok"), banned=str(path)) == ("banned words", "a banned word")
-    assert why(talk("darning a sock", "ok"), banned=str(path)) is None
+    assert why(talk("DARN it", "ok"), banned_words=str(path)) == ("banned words", "a banned word")
+    assert why(talk("darning a sock", "ok"), banned_words=str(path)) is None
     with pytest.raises(ConfigError, match="no list of words"):
         read_words(tmp_path / "none.txt")
     (tmp_path / "phrase.txt").write_text("shut up\n")
@@ -91,7 +91,7 @@ def test_the_funnel_counts_what_comes_to_each_step():
         talk("I need a table for two.", "For which day is it?", "For Friday, please.", "It is booked.", id="twin"),
     ]
     filters = filters_of(config, lambda texts: [1] * len(texts), {})
-    verdicts = judge(talks, filters, config)
+    verdicts = select(talks, filters, config)
     steps = {name: (count.rows_before, count.rows_after) for name, count in verdicts.tally.steps.items()}
     assert steps["ending"] == (4, 3)
     assert steps["length"] == (3, 3)
@@ -107,7 +107,7 @@ def test_what_is_like_an_earlier_conversation_goes_and_the_earlier_one_is_not_ju
     text = " ".join(f"word{n}" for n in range(60))
     earlier = [talk(text, "ok then", ended="max_rounds")]
     near, other = talk(text + " more", "ok then", id="near"), talk("something else entirely", "yes it is", id="other")
-    verdicts = judge([near, other], filters_of(config, lambda t: [1] * len(t), {}), config, earlier)
+    verdicts = select([near, other], filters_of(config, lambda t: [1] * len(t), {}), config, earlier)
     assert verdicts.left_out == [("near duplicates", "is like an earlier one"), None]
     assert verdicts.tally.steps["near duplicates"].rows_before == 2
 
@@ -119,15 +119,15 @@ def test_earlier_conversations_that_are_alike_all_count():
     third = other[20:] + second[20:]
     earlier = [talk(" ".join(text), "x y z") for text in (first, second)]
     late, config = talk(" ".join(third), "x y z", id="late"), CurateConfig(near_duplicates=0.84)
-    assert judge([late], [], config, earlier[:1]).left_out == [None]
+    assert select([late], [], config, earlier[:1]).left_out == [None]
     for before in (earlier[1:], earlier):
-        assert judge([late], [], config, before).left_out == [("near duplicates", "is like an earlier one")]
+        assert select([late], [], config, before).left_out == [("near duplicates", "is like an earlier one")]
 
 
 def test_a_model_judges_what_is_still_in_many_at_once():
     config = CurateConfig(**PLAIN)
     talks = [talk("a", "b", id=str(n), ended="max_rounds" if n == 1 else "user_ended") for n in range(5)]
-    verdicts = judge(talks, filters_of(config, lambda t: [1] * len(t), {}), config)
+    verdicts = select(talks, filters_of(config, lambda t: [1] * len(t), {}), config)
     seen = []
 
     def reasons(batch):
@@ -213,7 +213,9 @@ def test_the_command_writes_what_is_kept_why_the_rest_is_not_and_the_funnel(sour
     assert "refusals" in (tmp_path / "kept.jsonl.report.md").read_text()
     assert "2 conversations are kept" in done.output
     assert "0 of 2 user turns (0.00%) copy 50 characters" in done.output
-    again = app.curate([str(out)], tmp_path / "again.jsonl", CurateConfig(against=(str(source),)), lambda line: None)
+    again = app.curate(
+        [str(out)], tmp_path / "again.jsonl", CurateConfig(dedup_against=(str(source),)), lambda line: None
+    )
     assert again.kept == 0  # all of it is there already
 
 
@@ -222,7 +224,7 @@ def test_two_question_files_of_one_name_both_count(source, tmp_path):
     first = write_lines(tmp_path / "a/question.jsonl", [{"question_id": 1, "turns": [asked]}])
     second = write_lines(tmp_path / "b/question.jsonl", [{"question_id": 1, "turns": ["nothing of the kind"]}])
     talks = write_lines(tmp_path / "t.jsonl", [row("q", asked, "The first."), row("ok", "hello there", "hi")])
-    config = CurateConfig(benchmarks=(str(first), str(second)))
+    config = CurateConfig(decontaminate_against=(str(first), str(second)))
     curated = app.curate([str(talks)], tmp_path / "out.jsonl", config, lambda line: None)
     assert curated.kept == 1
     assert curated.tally.steps["benchmarks"].reasons == {f"a question of {first}": 1}

@@ -5,7 +5,7 @@ import pytest
 from source_rows import ROWS
 
 from selfplay.data.catalogue import locate
-from selfplay.data.loading import halves, is_held_out, load
+from selfplay.data.loading import is_held_out, load, split_conversations
 from selfplay.errors import ConfigError, DataError
 
 GOOD = {name: row for name, (row, _, _) in ROWS.items()}
@@ -73,13 +73,13 @@ def test_the_held_out_share_is_disjoint_and_stays_the_same(sample):
 def test_the_shipped_sample_is_a_hundred_distinct_whole_conversations(sample):
     assert len(sample) >= 100
     assert len({conversation.turns[0].content for conversation in sample}) == len(sample)
-    assert all(conversation.complete and conversation.shows_an_ending for conversation in sample)
+    assert all(conversation.complete and conversation.has_end_target for conversation in sample)
 
 
 def test_one_group_is_never_in_both_halves(tmp_path):
     rows = [{**GOOD["wildchat"], "conversation_hash": str(n), "hashed_ip": f"person{n // 10}"} for n in range(400)]
     loaded = load([str(write_lines(tmp_path / "a.jsonl", rows))])
-    train, held_out = halves(loaded.conversations, 0.3)
+    train, held_out = split_conversations(loaded.conversations, 0.3)
     people = [{conversation.meta["group"] for conversation in half} for half in (train, held_out)]
     assert not people[0] & people[1]
     assert len(people[0] | people[1]) == 40

@@ -9,8 +9,8 @@ from selfplay.data.cleaning.duplicates import (
     ExactDuplicates,
     NearDuplicates,
     bands_for,
-    digest,
     signatures,
+    text_digest,
 )
 
 WORDS = [f"w{number}" for number in range(3000)]
@@ -33,7 +33,7 @@ def similarity(one, other):
 def kept_exact(folder, texts, batch=7):
     search = ExactDuplicates(folder)
     for start in range(0, len(texts), batch):
-        search.add(b"".join(digest(talk(text)) for text in texts[start : start + batch]))
+        search.add(b"".join(text_digest(talk(text)) for text in texts[start : start + batch]))
     kept = np.ones(len(texts), bool)
     assert search.drop(kept) == len(texts) - kept.sum()
     return kept
@@ -56,8 +56,8 @@ def test_the_first_of_equal_rows_stays(tmp_path):
 
 
 def test_equal_means_turn_by_turn():
-    assert digest(talk("a b", "c")) != digest(talk("a", "b c"))
-    assert digest(talk("a", "b")) == digest(talk("a", "b"))
+    assert text_digest(talk("a b", "c")) != text_digest(talk("a", "b c"))
+    assert text_digest(talk("a", "b")) == text_digest(talk("a", "b"))
 
 
 def test_signatures_estimate_the_similarity_of_shingles():
@@ -72,9 +72,9 @@ def test_signatures_estimate_the_similarity_of_shingles():
 
 def test_signatures_do_not_depend_on_the_batch_or_the_case():
     texts = ["Hello there, my friend of old", "另一个对话在这里开始了", "", "!?"]
-    together = signatures(texts)
-    assert together.shape == (4, PERMUTATIONS)
-    assert all(np.array_equal(together[number], signatures([text.upper()])[0]) for number, text in enumerate(texts))
+    run_all = signatures(texts)
+    assert run_all.shape == (4, PERMUTATIONS)
+    assert all(np.array_equal(run_all[number], signatures([text.upper()])[0]) for number, text in enumerate(texts))
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95])

@@ -219,9 +219,12 @@ async def test_both_sides_on_a_faulty_server_say_the_same_as_on_a_good_one(tmp_p
     runs = []
     for number, url in enumerate(urls):
         config = GenerateConfig(
-            simulator=url, assistant=url, conversations=20, out=str(tmp_path / str(number)), seed=4,
-            simulator_endpoint=settings,
-            assistant_endpoint={"attempts": 20, "timeout": 0.5, "first_delay": 0.001, "output_price": 2.0},
+            simulator={"model": url, "endpoint": settings},
+            assistant={
+                "model": url,
+                "endpoint": {"attempts": 20, "timeout": 0.5, "first_delay": 0.001, "output_price": 2.0},
+            },
+            conversations=20, out=str(tmp_path / str(number)), seed=4,
         )  # fmt: skip
         await asyncio.to_thread(app.generate, config)
         reader = RunReader(tmp_path / str(number))

@@ -16,7 +16,7 @@ from selfplay.errors import BackendError, ModelError, RequestError
 from selfplay.generate import participants as sides
 from selfplay.generate.config import GenerateConfig
 from selfplay.generate.events import Sampled
-from selfplay.generate.identity import plans_of
+from selfplay.generate.plan import conversation_specs
 from selfplay.generate.runner import Runner
 from selfplay.generate.scheduler import Scheduler
 from selfplay.recipe import load_recipe
@@ -31,8 +31,8 @@ CONFIG = load_recipe("nano/generate", GenerateConfig, {"conversations": 24, "see
 
 
 def cast_of(config, logs):
-    both = [sides.side_of(config, role) for role in ("user", "assistant")]
-    return sides.cast_of(config, both, logs, lambda event: None)
+    both = sides.resolve_sides(config)
+    return sides.open_participants(config, both, logs, lambda event: None)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,12 @@ def hold(loop, cast, folder, cap, reverse=False):
     """Play CONFIG's plan and return id → (turns, reason)."""
 
     async def play():
-        store = RunStore.create(folder, {}, plans_of(CONFIG))
+        store = RunStore.create(folder, {}, conversation_specs(CONFIG))
         async with store:
-            owed = list(store.unfinished())
-            scheduler = Scheduler(cast.lanes, cast.places, cap)
+            pending = list(store.unfinished())
+            scheduler = Scheduler(cast.engines, cast.engines_by_role, cap)
             runner = Runner(cast.speakers, store, scheduler, CONFIG.max_rounds, lambda event: None)
-            await runner.run(owed[::-1] if reverse else owed)
+            await runner.run(pending[::-1] if reverse else pending)
         store.close()
 
     loop.run_until_complete(play())
@@ -138,8 +138,8 @@ def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(expected, loop
     events = []
 
     async def scenario():
-        both = [sides.side_of(CONFIG, role) for role in ("user", "assistant")]
-        async with sides.cast_of(CONFIG, both, tmp_path, events.append) as cast:
+        both = sides.resolve_sides(CONFIG)
+        async with sides.open_participants(CONFIG, both, tmp_path, events.append) as cast:
             said = []
 
             def on_event(event):
@@ -147,9 +147,9 @@ def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(expected, loop
                 if sum(said) == 60:
                     cast.engines["assistant-0"]._engine._process.send_signal(signal.SIGKILL)
 
-            store = RunStore.create(tmp_path / "run", {}, plans_of(CONFIG))
+            store = RunStore.create(tmp_path / "run", {}, conversation_specs(CONFIG))
             async with store:
-                runner = Runner(cast.speakers, store, Scheduler(cast.lanes, cast.places, 24), 20, on_event)
+                runner = Runner(cast.speakers, store, Scheduler(cast.engines, cast.engines_by_role, 24), 20, on_event)
                 assert await runner.run(store.unfinished())
             store.close()
 
@@ -160,29 +160,33 @@ def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(expected, loop
 
 def test_replicas_of_one_folder_serve_both_sides_and_share_the_conversations(loop, tmp_path):
     base = str(locate_model("nano", "base"))
-    changes = {"simulator": base, "assistant": base, "conversations": 6, "assistant_engine": {"replicas": 2}}
+    changes = {
+        "simulator": {"model": base},
+        "assistant": {"model": base, "engine": {"replicas": 2}},
+        "conversations": 6,
+    }
     config = GenerateConfig.model_validate(CONFIG.model_dump() | changes)
-    seats = []
+    in_flight = []
 
     class Watched(Scheduler):
-        def leave(self, seat):
-            seats.append(tuple(chain.lane for chain in seat.chains.values()))
-            super().leave(seat)
+        def finish(self, in_flight):
+            in_flight.append(tuple(history.engine for history in in_flight.histories.values()))
+            super().finish(in_flight)
 
     async def scenario():
         async with cast_of(config, tmp_path) as cast:
-            assert cast.places == {"user": [0, 1], "assistant": [0, 1]}
+            assert cast.engines_by_role == {"user": [0, 1], "assistant": [0, 1]}
             assert list(cast.engines) == ["both-0", "both-1"]
-            store = RunStore.create(tmp_path / "run", {}, plans_of(config))
+            store = RunStore.create(tmp_path / "run", {}, conversation_specs(config))
             async with store:
-                scheduler = Watched(cast.lanes, cast.places, 6)
+                scheduler = Watched(cast.engines, cast.engines_by_role, 6)
                 runner = Runner(cast.speakers, store, scheduler, 3, lambda event: None)
                 await runner.run(store.unfinished())
             store.close()
 
     loop.run_until_complete(scenario())
     assert len(finished(tmp_path / "run")) == 6
-    assert {lane for seat in seats for lane in seat} == {0, 1}
+    assert {engine for in_flight in in_flight for engine in in_flight} == {0, 1}
 
 
 def test_an_engine_that_cannot_start_says_why(loop, tmp_path):

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from assistant.train import ASSISTANT
 from selfplay.chat.conversation import conversation_from_pairs
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import EmptyLossMask
-from selfplay.train.examples import IGNORED, as_seen_by, build_examples, collate
+from selfplay.train.examples import IGNORED, build_examples, collate
+from simulator.train import SIMULATOR
 
 
 def test_labels_are_the_trained_roles_tokens_and_every_row_starts_with_the_first_turn(renderers, sample):
@@ -74,12 +76,12 @@ def test_packed_collation_begins_positions_anew_and_predicts_no_first_token():
 @pytest.mark.parametrize("packed", [False, True])
 def test_conversations_in_a_batch_do_not_see_each_other(renderers, sample, tiny_tokenizer, packed):
     from selfplay.train.config import ScratchModel
-    from selfplay.train.methods.loss import supervise
+    from selfplay.train.methods.loss import patch_loss_forward
     from selfplay.train.scratch import random_model
 
     shape = ScratchModel(vocab_size=600, hidden_size=64, intermediate_size=128, layers=2, heads=2)
     model = random_model(shape, tiny_tokenizer, 0).eval()
-    supervise(model)
+    patch_loss_forward(model)
     examples = build_examples(sample[:6], renderers["user"], 256)
     rows = [row(*values) for values in zip(examples.ids, examples.input_ids, examples.labels, strict=True)]
 
@@ -111,7 +113,7 @@ def test_the_loss_is_that_of_all_logits_and_does_not_depend_on_how_many_are_held
             nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
         else:
             monkeypatch.setattr(loss, "CHUNK", chunk)
-            loss.supervise(model)
+            loss.patch_loss_forward(model)
             nats = model(input_ids=inputs, labels=labels).loss
         nats.backward()
         gradients.append((nats.detach(), model.model.layers[0].mlp.up_proj.weight.grad))
@@ -122,7 +124,7 @@ def test_the_loss_is_that_of_all_logits_and_does_not_depend_on_how_many_are_held
 def test_the_assistants_system_prompt_is_hidden_from_the_user(sample):
     pairs = [("system", "be brief"), ("user", "hi"), ("assistant", "hello"), ("user", "bye")]
     whole = conversation_from_pairs("x", pairs, context=2)
-    assert as_seen_by("assistant", whole) is whole
-    seen = as_seen_by("user", whole)
+    assert ASSISTANT.view(whole) is whole
+    seen = SIMULATOR.view(whole)
     assert [turn.content for turn in seen.turns] == ["hi", "hello", "bye"]
     assert seen.context == 1

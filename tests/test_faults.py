@@ -11,10 +11,10 @@ import pytest
 
 from selfplay.chat.conversation import Turn
 from selfplay.errors import StoreError
-from selfplay.store.records import Entry, Plan
+from selfplay.store.records import ConversationSpec, TurnCommit
 from selfplay.store.store import DATABASE, RunReader, RunStore
 
-PLANS = [Plan(number, f"c{number}", number) for number in range(50)]
+PLANS = [ConversationSpec(number, f"c{number}", number) for number in range(50)]
 
 
 async def filled(folder, conversations=20):
@@ -22,7 +22,7 @@ async def filled(folder, conversations=20):
     async with store:
         for number in range(conversations):
             turns = (Turn("user", "hello " * 40, "sampled", (1, 2)), Turn("assistant", "hi " * 40, "sampled", (3,)))
-            await store.commit(Entry(number, 0, turns, ended="user_ended"))
+            await store.commit(TurnCommit(number, 0, turns, ended="user_ended"))
     store.close()
 
 
@@ -35,7 +35,7 @@ def texts(folder):
 
 async def write_on(store):
     for number in range(20, 50):
-        await store.commit(Entry(number, 0, (Turn("user", "more " * 4000),)))
+        await store.commit(TurnCommit(number, 0, (Turn("user", "more " * 4000),)))
 
 
 async def test_a_full_disk_stops_the_run_and_keeps_what_was_written(tmp_path):
@@ -55,8 +55,8 @@ async def test_a_full_disk_stops_the_run_and_keeps_what_was_written(tmp_path):
     assert before.items() <= texts(tmp_path / "run").items()
     again = RunStore(tmp_path / "run")
     async with again:
-        owed = next(again.unfinished())
-        await again.commit(Entry(owed.plan.number, len(owed.turns), (), ended="user_ended"))
+        pending = next(again.unfinished())
+        await again.commit(TurnCommit(pending.spec.number, len(pending.turns), (), ended="user_ended"))
     again.close()
 
 
@@ -111,13 +111,13 @@ async def test_appending_is_all_or_nothing(tmp_path):
     store = RunStore(tmp_path / "run")
 
     def plans():
-        yield Plan(50, "c50", 50)
-        yield Plan(0, "c0", 0)
+        yield ConversationSpec(50, "c50", 50)
+        yield ConversationSpec(0, "c0", 0)
 
     with pytest.raises(StoreError, match="nothing was appended"):
         store.append({"config": {"conversations": 52}}, plans())
     assert store.counts() == (50, 20)
     assert store.facts() == {"config": {"conversations": 50}}
-    store.append({"config": {"conversations": 51}}, [Plan(50, "c50", 50)])
+    store.append({"config": {"conversations": 51}}, [ConversationSpec(50, "c50", 50)])
     assert store.counts() == (51, 20)
     store.close()

@@ -10,7 +10,7 @@ from source_rows import ASKED_FOR, HH, OASST, ROWS, SHAREGPT, read_rows
 
 from selfplay.data.formats import FORMATS, format_named, recognise, recognise_any
 from selfplay.data.loading import load
-from selfplay.data.rejects import Refusals
+from selfplay.data.rejects import Rejects
 from selfplay.data.rows import row_of
 from selfplay.errors import BadRow, ConfigError, DataError, InvalidConversation
 from selfplay.files import json_line
@@ -398,7 +398,7 @@ NO_CONVERSATIONS = [
 def test_real_rows_are_recognised_and_converted(data_folder, file):
     rows = list(read_rows(data_folder / file))
     format = recognise_any((row.data for row in rows if row.data is not None), file)
-    conversations, refused = 0, Refusals()
+    conversations, refused = 0, Rejects()
     for row in rows:
         try:
             conversations += len(list(format.convert(row.value())))

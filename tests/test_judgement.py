@@ -8,10 +8,10 @@ from judge_files import data_folder, write_lines
 
 from bench.assistant.answers import ERROR, Choice, answer_row, read_answers, unanswered
 from bench.assistant.biases import judge_figures
-from bench.assistant.jsonl import hold, read_rows
+from bench.assistant.jsonl import open_locked, read_rows
 from bench.assistant.matches import plan_matches
 from bench.assistant.sets import open_set, shipped_sets
-from bench.assistant.standings import cause_of, compare, grade, win_matrix
+from bench.assistant.standings import compare, failure_cause, grade, win_matrix
 from bench.assistant.verdicts import RATING, RATINGS, WINNER, fill, rating_of, schema_of, winner_of
 from bench.questions import read_questions
 from selfplay.errors import ConfigError, DataError
@@ -160,16 +160,16 @@ def test_half_a_row_of_a_killed_writer_is_cut_off_and_the_rest_kept(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": ')
     assert read_rows(path) == [{"a": 1}, {"a": 2}]
-    with hold(path) as file:
+    with open_locked(path) as file:
         file.append({"a": 3})
     assert read_rows(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
 def test_a_file_has_one_writer(tmp_path):
     with (
-        hold(tmp_path / "rows.jsonl"),
+        open_locked(tmp_path / "rows.jsonl"),
         pytest.raises(ConfigError, match="another run writes"),
-        hold(tmp_path / "rows.jsonl"),
+        open_locked(tmp_path / "rows.jsonl"),
     ):
         pass
 
@@ -178,18 +178,18 @@ def test_a_last_row_without_its_newline_is_whole(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n{"a": 2}')
     assert read_rows(path) == [{"a": 1}, {"a": 2}]
-    with hold(path) as file:
+    with open_locked(path) as file:
         file.append({"a": 3})
     assert path.read_bytes() == b'{"a": 1}\n{"a": 2}\n{"a": 3}\n'
 
 
 def test_a_file_stays_held_and_growing_after_its_rows_were_arranged(tmp_path):
     path = tmp_path / "rows.jsonl"
-    with hold(path) as file:
+    with open_locked(path) as file:
         for number in (2, 1, 2):
             file.append({"a": number})
-        file.arrange(lambda row: row["a"], lambda row: row["a"])
-        with pytest.raises(ConfigError, match="another run writes"), hold(path):
+        file.sort_and_dedup(lambda row: row["a"], lambda row: row["a"])
+        with pytest.raises(ConfigError, match="another run writes"), open_locked(path):
             pass
         file.append({"a": 3})
     assert read_rows(path) == [{"a": 1}, {"a": 2}, {"a": 3}]
@@ -347,7 +347,7 @@ def test_games_whose_orders_disagree_are_ties():
     assert a.adjusted.value == b.adjusted.value == 0.5
     assert a.win_rate.value == pytest.approx(0.2)
     assert a.unjudged == {"unparsed": 1}
-    assert cause_of(pair(6, "error", "tie")) == "not said"
+    assert failure_cause(pair(6, "error", "tie")) == "not said"
 
 
 def test_against_a_baseline_its_own_line_is_left_out():

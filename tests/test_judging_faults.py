@@ -127,11 +127,11 @@ def test_a_judge_keeps_its_most_requests_at_once_whatever_else_is_set():
 
 
 def test_two_runs_do_not_write_one_file(data, tmp_path):
-    from bench.assistant.jsonl import hold
+    from bench.assistant.jsonl import open_locked
 
     with (
         judging() as url,
-        hold(tmp_path / "out/mt_bench/model_answer/m.jsonl"),
+        open_locked(tmp_path / "out/mt_bench/model_answer/m.jsonl"),
         pytest.raises(ConfigError, match="another run writes"),
     ):
         bench(data, tmp_path / "out", url)

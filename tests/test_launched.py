@@ -10,16 +10,22 @@ import time
 import pytest
 import yaml
 
+from selfplay.app import train
 from selfplay.errors import SelfplayError
 from selfplay.train.config import TrainConfig
-from selfplay.train.run import train
 
 pytestmark = pytest.mark.training
 
 RECIPE = {
     "role": "user",
     "data": {"datasets": ["sample"], "held_out": 0.1, "max_tokens": 512},
-    "optim": {"max_steps": 12, "batch": 16, "batch_tokens": 1024, "learning_rate": 5e-3, "warmup_steps": 2},
+    "optim": {
+        "max_steps": 12,
+        "global_batch_size": 16,
+        "max_tokens_per_batch": 1024,
+        "learning_rate": 5e-3,
+        "warmup_steps": 2,
+    },
     "processes": 2,  # 105 rows: 7 steps an epoch, the last of 9 rows, of which two processes see one twice
     "log_steps": 1,
     "eval_steps": 12,
@@ -28,7 +34,7 @@ RECIPE = {
 
 
 def recipe(base, out, **changes):
-    values = {**RECIPE, "base": str(base), "out": str(out), **changes}
+    values = {**RECIPE, "base": str(base), "output_dir": str(out), **changes}
     optim = {**RECIPE["optim"], "precision": "float32", "average_with_base": 0.5}
     values["optim"] = {**optim, **changes.get("optim", {})}
     return TrainConfig.model_validate(values)
@@ -49,7 +55,7 @@ def base(tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "base"
     scratch = {"vocab_size": 600, "hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 2}
     changes = {"role": "all", "base": None, "scratch": scratch, "processes": 1, "optim": {"max_steps": 2}}
-    train(TrainConfig.model_validate({**RECIPE, "out": str(out), **changes}), say=silent)
+    train(TrainConfig.model_validate({**RECIPE, "output_dir": str(out), **changes}), say=silent)
     return out
 
 

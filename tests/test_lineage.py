@@ -59,7 +59,7 @@ def test_a_conversation_a_model_and_a_score_know_what_made_them(tmp_path):
     assert held.what == f"run {run}"
     assert [parent.what for parent in held.parents] == ["gone/model, which is not here"]
     assert held.parents[0].facts == [("as", "assistant"), ("content then", "abc")]
-    assert [str(verdict) for verdict in app.verdicts_on(run, "c1")] == [
+    assert [str(verdict) for verdict in app.decisions_on(run, "c1")] == [
         f"left out of {tmp_path.resolve()}/loop/001/kept.jsonl: repeats, the user repeats a turn"
     ]
     told = app.lineage(run, "c0").facts
@@ -136,19 +136,25 @@ def test_a_curation_again_takes_the_place_of_its_verdicts(tmp_path):
     hold(run, {"c0": ["a b c d e", "f"], "c1": ["hi", "ho"]})
     for settings, step in (({}, None), ({"min_rounds": 2}, "length"), ({"max_turn_words": 1}, None)):
         app.curate([str(run)], tmp_path / "kept.jsonl", app.CurateConfig(**settings), lambda line: None)
-        assert [verdict.step for verdict in app.verdicts_on(run, "c1")] == [step]
-    assert [verdict.step for verdict in app.verdicts_on(run, "c0")] == ["length"]
+        assert [verdict.step for verdict in app.decisions_on(run, "c1")] == [step]
+    assert [verdict.step for verdict in app.decisions_on(run, "c0")] == ["length"]
 
 
 def test_a_run_of_an_older_version_that_cannot_be_written_is_read_and_curated(tmp_path, monkeypatch):
     run, lines = tmp_path / "run", []
     hold(run, {"c0": ["a b c d e", "f"]})
     with closing(sqlite3.connect(run / "run.db")) as database:
-        database.executescript("DROP TABLE verdicts; PRAGMA user_version = 1; PRAGMA journal_mode = DELETE;")
+        database.executescript(
+            "DROP TABLE decisions; PRAGMA user_version = 1; PRAGMA journal_mode = DELETE;"
+            + "".join(
+                f"ALTER TABLE conversations DROP COLUMN {name};"
+                for name in ("way", "user_context", "assistant_context", "plan", "details", "parent")
+            )
+        )
     monkeypatch.setattr("selfplay.store.store.os.access", lambda path, mode, **_: False)
     assert app.curate([str(run)], tmp_path / "kept.jsonl", app.CurateConfig(), lines.append).kept == 1
-    assert any("verdicts cannot be written" in line for line in lines)
-    assert app.verdicts_on(run, "c0") == []
+    assert any("decisions cannot be written" in line for line in lines)
+    assert app.decisions_on(run, "c0") == []
     monkeypatch.undo()
     app.curate([str(run)], tmp_path / "kept.jsonl", app.CurateConfig())
-    assert [verdict.step for verdict in app.verdicts_on(run, "c0")] == [None]
+    assert [verdict.step for verdict in app.decisions_on(run, "c0")] == [None]

@@ -6,6 +6,7 @@ import multiprocessing
 import random
 import signal
 import time
+from functools import partial
 
 import pytest
 import scripted_loop
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 from selfplay import app
 from selfplay.cli.main import cli
 from selfplay.errors import BackendError, SelfplayError
-from selfplay.loop.ledger import Ledger, alone, is_held
+from selfplay.loop.ledger import Ledger, is_locked, locked_loop
+from selfplay.loop.run import loop
 
 KILLS, LONGEST = 20, 0.3
 """How often, and the longest time in seconds that a loop is left alone."""
@@ -22,7 +24,7 @@ KILLS, LONGEST = 20, 0.3
 
 def outcome(folder):
     """All that a loop leaves that may not depend on when it was killed: ledger, figures, outputs."""
-    entries = [(e.iteration, e.stage, e.state, e.made_from, e.figures) for e in Ledger(folder).entries()]
+    entries = [(e.iteration, e.stage, e.state, e.identity, e.figures) for e in Ledger(folder).entries()]
     files = {
         str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.glob("0*/**/*")) if path.is_file()
     }
@@ -59,7 +61,7 @@ def test_loops_killed_at_any_moment_end_as_one_that_was_not(tmp_path, whole):
     while len(stages) < KILLS or not finished:
         folder = tmp_path / str(finished)
         process = begun(folder)
-        while not is_held(folder) and process.is_alive():
+        while not is_locked(folder) and process.is_alive():
             time.sleep(0.002)
         if len(stages) < KILLS:
             time.sleep(chance.random() * LONGEST)
@@ -207,7 +209,7 @@ def test_time_of_attempts_that_failed_outlives_a_kill(tmp_path):
 
 def test_two_loops_at_once_and_status_beside_one(tmp_path):
     scripted_loop.run(tmp_path, iterations=1)
-    with alone(tmp_path):
+    with locked_loop(tmp_path):
         assert app.loop_status(tmp_path).running
         with pytest.raises(SelfplayError, match="another loop runs in"):
             scripted_loop.run(tmp_path)
@@ -230,16 +232,16 @@ def test_a_loop_stops_by_its_rules_and_goes_on_when_they_are_loosened(tmp_path):
 
 def test_an_alarm_stops_the_loop_and_the_command_fails(tmp_path, monkeypatch):
     limits = [
-        {"figure": "distinct_2", "of": "people", "lowest": 1.5, "then": "stop"},
-        {"figure": "rounds", "highest": 2},
+        {"metric": "distinct_2", "relative_to": "human", "min": 1.5, "action": "stop"},
+        {"metric": "rounds", "max": 2},
     ]
     lines = []
     looped = scripted_loop.run(tmp_path, health=limits, say=lines.append)
     assert looped.alarmed
     assert looped.stopped.startswith("collapse alarm in iteration 1: distinct_2 is 1.03 of people's (0.400, 0.390)")
     assert [line.split(",")[0] for line in lines if line.isupper() or "iteration 1: " in line][:1] == ["ALARM"]
-    monkeypatch.setattr("selfplay.loop.run.Plan", scripted_loop.ScriptedPlan)
+    monkeypatch.setattr("selfplay.loop.run.loop", partial(loop, make_plan=scripted_loop.ScriptedPlan))
     (tmp_path / "recipe.yaml").write_text((tmp_path / "loop.yaml").read_text())
-    ran = CliRunner().invoke(cli, ["loop", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path)])
+    ran = CliRunner().invoke(cli, ["loop", "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path)])
     assert ran.exit_code == 1
     assert "collapse alarm" in ran.output

@@ -13,15 +13,15 @@ from selfplay import app
 from selfplay.loop.config import STAGES, LoopConfig
 from selfplay.loop.ledger import Ledger
 
-SHORT = {"optim": {"max_steps": 24, "batch_tokens": 1024}, "save_steps": 2, "data.held_out": 0.1}
+SHORT = {"optim": {"max_steps": 24, "max_tokens_per_batch": 1024}, "save_steps": 2, "data.held_out": 0.1}
 SETTINGS = {
     "iterations": 1,
     "simulator": {"train": "first", "settings": {"base": "nano", "data.datasets": ["sample"], "optim.max_steps": 2}},
     "generate": {"settings": {"conversations": 12, "max_rounds": 4}},
-    "curate": {"settings": {"endings": ["user_ended", "max_rounds"], "personal": False, "near_duplicates": None}},
+    "curate": {"settings": {"end_reasons": ["user_ended", "max_rounds"], "pii": False, "near_duplicates": None}},
     "assistant": {"settings": SHORT},
-    "bench": {"most": 20, "examples": 1},
-    "health": [{"figure": "human_share", "lowest": 0.1}],
+    "bench": {"max_conversations": 20, "examples": 1},
+    "health": [{"metric": "human_share", "min": 0.1}],
 }
 
 pytestmark = [pytest.mark.engine, pytest.mark.training]
@@ -34,7 +34,7 @@ def killed(tmp_path_factory):
     (folder / "loop.yaml").write_text(json.dumps(SETTINGS), encoding="utf-8")
     out = folder / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "selfplay.cli", "loop", str(folder / "loop.yaml"), "--out", str(out)],
+        [sys.executable, "-m", "selfplay.cli", "loop", "run", str(folder / "loop.yaml"), "--out", str(out)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -106,10 +106,11 @@ def test_its_report_has_the_examples_that_were_played(finished):
 
 
 def test_what_a_loop_will_take_is_foreseen_from_real_samples(tmp_path):
-    settings = {**SETTINGS, "iterations": 3, "simulator": {}, "bench": {"most": 20, "examples": 0}}
+    settings = {**SETTINGS, "iterations": 3, "simulator": {}, "bench": {"max_conversations": 20, "examples": 0}}
     settings["generate"] = {"settings": {"conversations": 64, "max_rounds": 2}}
     foreseen = {
-        one.stage: one for one in app.foresee(LoopConfig.model_validate(settings), tmp_path / "loop", lambda line: None)
+        one.stage: one
+        for one in app.estimate_loop(LoopConfig.model_validate(settings), tmp_path / "loop", lambda line: None)
     }
     assert {stage: one.times for stage, one in foreseen.items()} == {
         "generate": 3, "curate": 3, "assistant": 3, "bench": 4,

@@ -10,11 +10,11 @@ from selfplay.chat.models import locate_model
 from selfplay.data.loading import is_held_out
 from selfplay.errors import BackendError, DataError, SelfplayError
 from selfplay.loop.config import BenchStage
-from selfplay.loop.evaluate import HELD_OUT, Measured, _people, measure
+from selfplay.loop.evaluate import HELD_OUT, EvalSpec, _people, evaluate
 from selfplay.loop.metrics import CORPUS, NAMES, USERS
 
 NANO = locate_model("nano", "assistant")
-QUIET = {"people": ("sample",), "most": 10, "examples": 0}
+QUIET = {"human": ("sample",), "max_conversations": 10, "examples": 0}
 
 
 def silent(line):
@@ -23,7 +23,7 @@ def silent(line):
 
 def measured(iteration, out, run=None, before=(), **settings):
     stage = BenchStage.model_validate({**QUIET, **settings})
-    return measure(Measured(iteration, NANO, run, None, before), stage, out, silent)
+    return evaluate(EvalSpec(iteration, NANO, run, None, before), stage, out, silent)
 
 
 def answered(out):
@@ -66,7 +66,7 @@ def test_the_gain_is_paired_and_over_the_best_one_before(first, tmp_path):
 def test_a_run_is_beside_people_in_users_and_corpus(tmp_path, sample):
     texts = {f"c{n}": [turn.content for turn in one.turns] for n, one in enumerate(sample[:60])}
     hold(tmp_path / "run", texts)
-    figures = measured(1, tmp_path / "bench", tmp_path / "run", most=100)
+    figures = measured(1, tmp_path / "bench", tmp_path / "run", max_conversations=100)
     people = figures.pop("people")
     assert set(figures) <= NAMES
     assert {figure.name for figure in (*USERS, *CORPUS)} <= set(figures)
@@ -90,8 +90,8 @@ def test_people_are_a_sample_over_all_sets_and_nothing_that_is_learned_from(tmp_
     other.write_text("".join(rows), encoding="utf-8")
 
     def drawn(*names, most=40, **learned):
-        stage = BenchStage(people=names, most=most)
-        return _people(Measured(1, NANO, None, None, **learned), stage)
+        stage = BenchStage(human=names, max_conversations=most)
+        return _people(EvalSpec(1, NANO, None, None, **learned), stage)
 
     both = drawn("sample", str(other))
     assert both == drawn(str(other), "sample")
@@ -131,4 +131,4 @@ def test_answers_are_judged_and_what_is_there_is_not_asked_for_again(tmp_path):
 def test_people_have_to_be_there(tmp_path):
     (tmp_path / "empty.jsonl").write_text('{"messages": []}\n', encoding="utf-8")
     with pytest.raises(DataError, match="no conversation of people to measure by"):
-        measured(0, tmp_path / "bench", people=(str(tmp_path / "empty.jsonl"),))
+        measured(0, tmp_path / "bench", human=(str(tmp_path / "empty.jsonl"),))

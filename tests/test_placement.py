@@ -6,7 +6,7 @@ import pytest
 
 from selfplay.errors import ConfigError
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.participants import engine_specs, side_of
+from selfplay.generate.participants import engine_specs, resolve_sides
 from selfplay.serve.config import Placement
 from selfplay.serve.placement import Machine, PlacedModel, place
 from selfplay.serve.vllm_backend import EngineSpec, _environment
@@ -94,11 +94,11 @@ def test_an_engine_sees_only_its_devices(monkeypatch):
 
 
 def test_engines_are_named_for_what_they_serve(tmp_path):
-    config = GenerateConfig(simulator_engine={"replicas": 2})
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
+    config = GenerateConfig.model_validate({"simulator": {"engine": {"replicas": 2}}})
+    sides = resolve_sides(config)
     names = [spec.name for group in engine_specs(config, sides, tmp_path).values() for spec in group]
     assert names == ["simulator-0", "simulator-1", "assistant-0"]
-    url = GenerateConfig(assistant="http://127.0.0.1:1/v1")
-    assert list(engine_specs(url, [side_of(url, "user"), side_of(url, "assistant")], tmp_path)) == ["simulator"]
+    url = GenerateConfig.model_validate({"assistant": {"model": "http://127.0.0.1:1/v1"}})
+    assert list(engine_specs(url, resolve_sides(url), tmp_path)) == ["simulator"]
     with pytest.raises(ConfigError, match="--simulator-tokenizer"):
-        side_of(GenerateConfig(simulator="http://127.0.0.1:1/v1"), "user")
+        resolve_sides(GenerateConfig.model_validate({"simulator": {"model": "http://127.0.0.1:1/v1"}}), ["user"])

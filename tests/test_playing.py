@@ -13,7 +13,7 @@ import pytest
 from selfplay import app
 from selfplay.errors import ConfigError
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.run import PILOT
+from selfplay.generate.estimate import PILOT
 from selfplay.serve.scripted_server import ScriptedServer
 from selfplay.store.store import DATABASE, RunReader
 
@@ -27,8 +27,9 @@ async def url():
 
 def config(url, folder, **changes):
     values = {
-        "simulator": url, "assistant": url, "conversations": 40, "out": str(folder), "max_in_flight": 8,
-        "simulator_endpoint": {"tokenizer": "nano", "input_price": 1.0}, "assistant_endpoint": {"output_price": 2.0},
+        "simulator": {"model": url, "endpoint": {"tokenizer": "nano", "input_price": 1.0}},
+        "assistant": {"model": url, "endpoint": {"output_price": 2.0}},
+        "conversations": 40, "out": str(folder), "max_in_flight": 8,
         **changes,
     }  # fmt: skip
     return GenerateConfig.model_validate(values)
@@ -37,9 +38,9 @@ def config(url, folder, **changes):
 def held(folder):
     run = RunReader(folder)
     found = {c.id: ([turn.content for turn in c.turns], c.ended) for c in run.conversations()}
-    owed = sum(1 for _ in run.unfinished())
+    pending = sum(1 for _ in run.unfinished())
     run.close()
-    return found, owed
+    return found, pending
 
 
 def command(url, folder, *more):
@@ -58,10 +59,10 @@ async def test_an_interrupt_finishes_the_turns_in_flight_and_says_how_to_go_on(u
     _, errors = await process.communicate()
     assert process.returncode == 130
     assert f"--out {folder} --resume" in errors.decode()
-    _, owed = held(folder)
-    assert 0 < owed < 40
+    _, pending = held(folder)
+    assert 0 < pending < 40
     run = RunReader(folder)
-    assert run.totals().reasons[None] == owed
+    assert run.totals().reasons[None] == pending
     run.close()
     again = await asyncio.create_subprocess_exec(*command(url, folder, "--resume"), stderr=subprocess.DEVNULL)
     assert await again.wait() == 0
@@ -115,7 +116,7 @@ async def test_a_finished_run_grows_by_what_a_longer_one_would_have_held(url, tm
 
 async def test_an_estimate_is_close_to_what_the_run_takes_and_keeps_nothing(url, tmp_path):
     whole = config(url, tmp_path / "run", conversations=200)
-    foreseen = await asyncio.to_thread(app.estimate, whole)
+    foreseen = await asyncio.to_thread(app.estimate_run, whole)
     assert not (tmp_path / "run").exists()
     await asyncio.to_thread(app.generate, whole)
     run = RunReader(tmp_path / "run")

@@ -25,8 +25,10 @@ def test_a_prompted_user_sees_the_talk_turned_around(sample):
     renderer = load_prompted_renderer(NANO / "assistant", "user")
     conversation = sample[0]
     ids, mask = renderer.render(conversation)
-    said = renderer.decode([id for id, on in zip(ids, mask, strict=True) if on and id != renderer.end_of_turn_id])
-    assert said == "".join([*conversation.of("user"), END_OF_CONVERSATION])
+    parse_sampled = renderer.decode(
+        [id for id, on in zip(ids, mask, strict=True) if on and id != renderer.end_of_turn_id]
+    )
+    assert parse_sampled == "".join([*conversation.of("user"), END_OF_CONVERSATION])
     for number, turn in enumerate(conversation.turns):
         if turn.role == "user":
             prompt = renderer.prompt_ids(conversation.turns[:number], "user")
@@ -45,9 +47,9 @@ def test_an_intent_is_what_the_user_sees_first(sample):
 
 def test_words_that_end_the_talk_end_it():
     renderer = load_prompted_renderer(NANO / "assistant", "user")
-    assert renderer.said(END_OF_CONVERSATION) == ("", True)
-    assert renderer.said(f"thanks {END_OF_CONVERSATION} x") == ("thanks", True)
-    assert renderer.said("thanks") == ("thanks", False)
+    assert renderer.parse_sampled(END_OF_CONVERSATION) == ("", True)
+    assert renderer.parse_sampled(f"thanks {END_OF_CONVERSATION} x") == ("thanks", True)
+    assert renderer.parse_sampled("thanks") == ("thanks", False)
     assert renderer.end_of_conversation_id is None
     assert renderer.decode(renderer.end_ids()) == END_OF_CONVERSATION
 
@@ -66,9 +68,9 @@ def test_context_is_not_learned_by_a_prompted_user_either(sample):
 def test_a_simulator_cannot_be_told_to_be_one():
     with pytest.raises(ModelError, match="does not open an assistant turn"):
         load_prompted_renderer(NANO / "simulator", "user")
-    with pytest.raises(ModelError, match="set prompted_user"):
+    with pytest.raises(ModelError, match=r"set simulator\.prompted"):
         load_renderer(NANO / "assistant", "user")
-    assert GenerateConfig().prompted_user is False
+    assert GenerateConfig().simulator.prompted is False
 
 
 def test_a_prompted_users_end_is_its_words(monkeypatch):

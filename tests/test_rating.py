@@ -10,7 +10,7 @@ from selfplay import app
 from selfplay.chat.families import family
 from selfplay.chat.models import locate_model
 from selfplay.curate.config import CurateConfig, Reward, Scores
-from selfplay.curate.scores import by_file, by_reward
+from selfplay.curate.scores import score_by_reward_model, score_from_file
 from selfplay.errors import BackendError, ConfigError, DataError, ModelError
 from selfplay.recipe import validated
 
@@ -57,7 +57,7 @@ def test_files_that_are_no_scores(tmp_path, text, error, told):
     if text is not None:
         (tmp_path / "scores.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(error, match=told):
-        by_file(Scores(file=str(tmp_path / "scores.jsonl"), lowest=1))
+        score_from_file(Scores(file=str(tmp_path / "scores.jsonl"), lowest=1))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,9 @@ def test_a_reward_model_gives_a_conversation_its_number(tmp_path, reward_model, 
     done, left = curated(tmp_path, reward={"model": str(reward_model), "lowest": bound})
     assert done.kept == 7
     assert set(left.values()) == {("reward", f"below {bound:g}")}
-    assert by_reward(Reward(model=str(reward_model), lowest=-1e9))([long]) == ["too long for the reward model"]
+    assert score_by_reward_model(Reward(model=str(reward_model), lowest=-1e9))([long]) == [
+        "too long for the reward model"
+    ]
 
 
 def test_models_that_are_no_reward_models(tmp_path):
@@ -161,7 +163,7 @@ def test_a_failure_on_a_conversation_that_is_not_asked_about_any_more_is_no_fail
 def test_scores_by_ids_that_are_not_ones_own_are_refused(tmp_path):
     scores = tmp_path / "scores.jsonl"
     scores.write_text('{"id": "c0", "score": NaN}\n', encoding="utf-8")
-    reasons = by_file(Scores(file=str(scores), lowest=0))
+    reasons = score_from_file(Scores(file=str(scores), lowest=0))
     assert reasons(TALKS[:1]) == ["no score"]
     with pytest.raises(DataError, match="'c0' is the id of two conversations"):
         reasons(TALKS[:1])

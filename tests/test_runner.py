@@ -10,13 +10,13 @@ from selfplay.chat.conversation import Turn
 from selfplay.errors import BackendError, StoreError
 from selfplay.generate.events import Admitted, ConversationEnded, Sampled
 from selfplay.generate.runner import Runner
-from selfplay.generate.scheduler import Lane, Scheduler
+from selfplay.generate.scheduler import EngineBudget, Scheduler
 from selfplay.seeds import derive_seed
 from selfplay.serve.backend import Completion
 from selfplay.serve.config import Sampling
 from selfplay.serve.scripted import ScriptedBackend, pick_from
 from selfplay.serve.turns import TurnSampler
-from selfplay.store.records import Entry, Plan
+from selfplay.store.records import ConversationSpec, TurnCommit
 from selfplay.store.store import RunReader, RunStore
 from simulator.guardrails import Guardrails
 from simulator.speaker import UserSpeaker
@@ -43,7 +43,7 @@ class Setup:
         self, renderers, folder, *, guardrails=None, user=None, assistant=None, max_rounds=5, plans=None, **sides
     ):
         self.folder, self.max_rounds, self.events = folder, max_rounds, []
-        self.plans = plans or [Plan(n, f"c{n}", derive_seed(0, n)) for n in range(30)]
+        self.plans = plans or [ConversationSpec(n, f"c{n}", derive_seed(0, n)) for n in range(30)]
         rows = [renderers["user"].encode_text(text) for text in WORDS]
         end = renderers["user"].end_of_conversation_id
         self.user = Recorded(user or pick_from(rows, end, 0.2), **sides)
@@ -55,17 +55,17 @@ class Setup:
             ),
             "assistant": AssistantSpeaker(TurnSampler(self.assistant, renderers["assistant"], "assistant", sampling)),
         }
-        self.speakers = {role: {lane: speaker} for lane, (role, speaker) in enumerate(speakers.items())}
+        self.speakers = {role: {engine: speaker} for engine, (role, speaker) in enumerate(speakers.items())}
 
-    async def play(self, cap=8, journal=None, lanes=None):
+    async def play(self, cap=8, turn_log=None, engines=None):
         fresh = not self.folder.exists()
         store = RunStore.create(self.folder, {}, self.plans) if fresh else RunStore(self.folder)
         try:
             async with store:
                 runner = Runner(
                     self.speakers,
-                    journal(store) if journal else store,
-                    Scheduler(lanes or [Lane(), Lane()], {"user": [0], "assistant": [1]}, cap),
+                    turn_log(store) if turn_log else store,
+                    Scheduler(engines or [EngineBudget(), EngineBudget()], {"user": [0], "assistant": [1]}, cap),
                     self.max_rounds,
                     self.events.append,
                 )
@@ -100,8 +100,8 @@ async def test_every_conversation_gets_a_reason_and_alternates(setup):
 
 async def test_the_same_seed_gives_the_same_conversations_whatever_runs_beside_them(setup):
     one_by_one = await setup("a").play(cap=1)
-    together = await setup("b", latency=0.002).play(cap=30)
-    assert one_by_one == together
+    run_all = await setup("b", latency=0.002).play(cap=30)
+    assert one_by_one == run_all
 
 
 async def test_failed_requests_end_their_conversation_with_the_cause_and_no_other(setup):
@@ -119,7 +119,7 @@ async def test_an_interrupted_run_resumes_to_the_same_conversations(setup):
         def __init__(self, store):
             self.store, self.left = store, 70
 
-        async def commit(self, entry: Entry):
+        async def commit(self, entry: TurnCommit):
             self.left -= 1
             if self.left < 0:
                 raise StoreError("pulled the plug")
@@ -128,13 +128,13 @@ async def test_an_interrupted_run_resumes_to_the_same_conversations(setup):
     expected = await setup("whole").play()
     interrupted = setup("cut")
     with pytest.raises(StoreError, match="pulled the plug"):
-        await interrupted.play(journal=Dies)
+        await interrupted.play(turn_log=Dies)
     assert 0 < len(interrupted.finished()) < 30
     assert await interrupted.play(cap=3) == expected
 
 
 async def test_every_prompt_starts_with_the_prompt_and_the_ids_of_the_turn_before(setup):
-    run = setup(plans=[Plan(0, "c0", 5)], user=pick_from([[300, 301]]))
+    run = setup(plans=[ConversationSpec(0, "c0", 5)], user=pick_from([[300, 301]]))
     await run.play()
     for backend in (run.user, run.assistant):
         prompts = [request.prompt_ids for request in backend.requests]
@@ -145,7 +145,7 @@ async def test_every_prompt_starts_with_the_prompt_and_the_ids_of_the_turn_befor
 
 async def test_openings_and_system_prompts_are_stored_and_hidden_from_the_user(setup):
     opening = (Turn("system", "be brief", "fixed"), Turn("user", "a room please", "fixed"))
-    run = setup(plans=[Plan(0, "c0", 5, opening)], max_rounds=2)
+    run = setup(plans=[ConversationSpec(0, "c0", 5, opening)], max_rounds=2)
     ((turns, ended),) = (await run.play()).values()
     assert turns[:2] == opening
     assert ended in ("max_rounds", "user_ended")
@@ -158,7 +158,7 @@ async def test_openings_and_system_prompts_are_stored_and_hidden_from_the_user(s
 
 async def test_broken_guardrails_are_resampled_counted_and_then_end_the_conversation(setup, renderers):
     row = renderers["user"].encode_text("the very same words")
-    run = setup(guardrails=Guardrails(resamples=3), user=pick_from([row]), plans=[Plan(0, "c0", 5)])
+    run = setup(guardrails=Guardrails(resamples=3), user=pick_from([row]), plans=[ConversationSpec(0, "c0", 5)])
     ((turns, ended),) = (await run.play()).values()
     assert ended == "guardrail:repeat"
     assert len(turns) == 2
@@ -178,7 +178,7 @@ async def test_an_assistant_with_nothing_to_say_fails_the_conversation(setup):
 
 
 async def test_special_tokens_are_never_drawn_inside_a_turn(setup, renderers):
-    run = setup(plans=[Plan(0, "c0", 5)])
+    run = setup(plans=[ConversationSpec(0, "c0", 5)])
     await run.play()
     special = set(renderers["user"].tokenizer.all_special_ids)
     for request in run.user.requests + run.assistant.requests:
@@ -211,7 +211,7 @@ async def test_a_dead_engine_stops_the_run_and_keeps_what_was_said(setup):
     with pytest.raises(BackendError, match="process ended"):
         await run.play()
     reader = RunReader(run.folder)
-    assert sum(len(owed.turns) for owed in reader.unfinished()) > 0
+    assert sum(len(pending.turns) for pending in reader.unfinished()) > 0
     reader.close()
 
 
@@ -228,46 +228,49 @@ async def test_events_add_up(setup):
 
 def scarce():
     """Engines whose caches hold a few of these conversations (about 60 tokens each)."""
-    return [Lane(150, 1, 200), Lane(150, 1, 200)]
+    return [EngineBudget(150, 1, 200), EngineBudget(150, 1, 200)]
 
 
 async def test_scarce_memory_changes_the_order_and_nothing_else(setup):
     ample = await setup("a", latency=0.002).play(cap=30)
     run = setup("b", latency=0.002)
-    assert await run.play(cap=30, lanes=scarce()) == ample
+    assert await run.play(cap=30, engines=scarce()) == ample
     assert max(event.in_flight for event in run.events if isinstance(event, Admitted)) < 15
 
 
 async def test_histories_that_outgrow_the_cache_are_set_aside_and_taken_back(setup, renderers):
     row = renderers["user"].encode_text("some words that take up room in every turn there is")
-    plans = [Plan(n, f"c{n}", derive_seed(0, n)) for n in range(12)]
+    plans = [ConversationSpec(n, f"c{n}", derive_seed(0, n)) for n in range(12)]
     run = setup(user=pick_from([row]), assistant=pick_from([row]), max_rounds=8, plans=plans, latency=0.001)
-    lanes = [Lane(160, 1, 60), Lane(160, 1, 60)]  # the longest history is said to be far shorter than they become
-    aside = []
+    engines = [
+        EngineBudget(160, 1, 60),
+        EngineBudget(160, 1, 60),
+    ]  # the longest history is said to be far shorter than they become
+    preempted = []
 
     class Watched(Scheduler):
-        def take_back(self):
-            seat = super().take_back()
-            aside.extend([seat] if seat else [])
-            return seat
+        def resume_preempted(self):
+            in_flight = super().resume_preempted()
+            preempted.extend([in_flight] if in_flight else [])
+            return in_flight
 
     store = RunStore.create(run.folder, {}, plans)
     async with store:
-        scheduler = Watched(lanes, {"user": [0], "assistant": [1]}, 100)
+        scheduler = Watched(engines, {"user": [0], "assistant": [1]}, 100)
         assert await Runner(run.speakers, store, scheduler, 8, run.events.append).run(store.unfinished())
     store.close()
     assert len(run.finished()) == 12
-    assert aside
-    assert (scheduler.in_flight, scheduler.set_aside) == (0, 0)
+    assert preempted
+    assert (scheduler.in_flight, scheduler.preempted) == (0, 0)
 
 
-@pytest.mark.parametrize("lanes", [None, scarce()])
-async def test_a_stop_finishes_the_turns_in_flight_and_the_rest_can_follow(setup, lanes):
+@pytest.mark.parametrize("engines", [None, scarce()])
+async def test_a_stop_finishes_the_turns_in_flight_and_the_rest_can_follow(setup, engines):
     expected = await setup("whole").play()
     run = setup("stopped", latency=0.01)
     store = RunStore.create(run.folder, {}, run.plans)
     async with store:
-        scheduler = Scheduler(lanes or [Lane(), Lane()], {"user": [0], "assistant": [1]}, 12)
+        scheduler = Scheduler(engines or [EngineBudget(), EngineBudget()], {"user": [0], "assistant": [1]}, 12)
         asked = Counter()
 
         def on_event(event):

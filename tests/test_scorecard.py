@@ -17,7 +17,7 @@ from bench.simulator.scorecard import Scorecard, language_among, score_terminati
 from selfplay import app
 from selfplay.chat.conversation import Turn, conversation_from_pairs
 from selfplay.cli.main import cli
-from selfplay.console.bench import named
+from selfplay.cli.options import parse_names
 from selfplay.errors import BackendError, ConfigError, DataError, ModelError
 from selfplay.files import json_line
 
@@ -30,7 +30,7 @@ def scored(sample, tmp_path_factory):
     people = write(folder / "people.jsonl", sample[30:70])
     result = run("simulator", "--model", "UserGPT=nano", "--prompted", "told=nano", "--temperature", 1, "--temperature",
                  0.5, "--conversations", f"UserGPT, T 1={simulated}", "--conversations", f"UserGPT, T 0.5={simulated}",
-                 "--conversations", f"told={simulated}", "--data", people, "--people", people, "--out",
+                 "--conversations", f"told={simulated}", "--data", people, "--human", people, "--out",
                  folder / "out")  # fmt: skip
     assert result.exit_code == 0, result.output
     return folder / "out", json.loads((folder / "out" / "scorecard.json").read_text(encoding="utf-8")), result
@@ -93,14 +93,14 @@ def test_conversations_alone_need_no_model_and_no_people(sample, tmp_path):
     assert result.exit_code == 0
     assert card["subject"] == "x.jsonl"
     assert "naturalness_auc" not in card
-    assert card["left_out"]["naturalness_auc"] == {"x.jsonl": "no people to compare with; give --data or --people"}
+    assert card["left_out"]["naturalness_auc"] == {"x.jsonl": "no people to compare with; give --data or --human"}
     assert card["left_out"]["bits_per_byte"] == {"x.jsonl": "conversations only, no model to ask"}
 
 
 def test_one_conversation_has_no_pairs_and_no_test(sample, tmp_path):
     one = write(tmp_path / "one.jsonl", sample[:1])
     people = write(tmp_path / "people.jsonl", sample[1:9])
-    run("simulator", "--conversations", f"one={one}", "--people", people, "--out", tmp_path / "out")
+    run("simulator", "--conversations", f"one={one}", "--human", people, "--out", tmp_path / "out")
     card = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
     assert card["left_out"]["first_turn_diversity"] == {"one": "1 texts; pairs need two"}
     assert "the test needs 10" in card["left_out"]["naturalness_auc"]["one"]
@@ -149,7 +149,7 @@ def test_bad_input_is_told(arguments, message, tmp_path):
 
 
 def test_names_of_rows():
-    assert named(["a=x/y", "models/one", "runs/a=b"]) == {"a": "x/y", "one": "models/one", "a=b": "runs/a=b"}
+    assert parse_names(["a=x/y", "models/one", "runs/a=b"]) == {"a": "x/y", "one": "models/one", "a=b": "runs/a=b"}
 
 
 def test_missing_packages_leave_out_their_metric(sample, tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_a_system_prompt_is_not_what_the_user_wants(sample, tmp_path):
     for name, rows in (("with", told), ("without", sample[:10])):
         data = write(tmp_path / f"{name}.jsonl", rows)
         simulated = write(tmp_path / "simulated.jsonl", sample[:10])
-        run("simulator", "--prompted", "told=nano", "--conversations", f"told={simulated}", "--data", data, "--people",
+        run("simulator", "--prompted", "told=nano", "--conversations", f"told={simulated}", "--data", data, "--human",
             data, "--out", tmp_path / name)  # fmt: skip
         cards.append(json.loads((tmp_path / name / "scorecard.json").read_text(encoding="utf-8")))
     assert cards[0]["bits_per_byte"]["value"] == cards[1]["bits_per_byte"]["value"]
@@ -288,7 +288,7 @@ def test_a_detector_is_asked_about_every_turn(detector, monkeypatch):
 def test_a_model_without_conversations_plays_freely_and_the_run_is_kept(sample, tmp_path):
     people = write(tmp_path / "people.jsonl", sample[:12])
     arguments = ["simulator", "--prompted", "told=nano", "-n", 4, "--set", "max_rounds=2", "--data", people,
-                 "--people", people, "--out", tmp_path / "out"]  # fmt: skip
+                 "--human", people, "--out", tmp_path / "out"]  # fmt: skip
     assert run(*arguments).exit_code == 0
     first = json.loads((tmp_path / "out" / "scorecard.json").read_text(encoding="utf-8"))
     assert first["rounds"]["rows"]["told"]["n"] == 4

@@ -3,10 +3,12 @@
 import pytest
 from family_tokenizers import save_base, tokenizer_for
 
+from assistant.train import ASSISTANT
 from selfplay.chat.families import END_OF_CONVERSATION, FAMILIES, family
 from selfplay.errors import EmptyLossMask, ModelError
 from selfplay.train.config import TrainConfig
 from selfplay.train.tokenizer import recognise, start_tokenizer
+from simulator.train import SIMULATOR
 
 LOOP = "{% for m in messages %}"
 TURN = "[{{ m.role }}]{% generation %}{{ m.content }}</s>{% endgeneration %}"
@@ -15,7 +17,7 @@ GOOD = LOOP + TURN + OPEN
 
 
 def recipe(base, **changes):
-    values = {"role": "user", "base": str(base), "data": {"datasets": ["sample"]}, "out": "unused"}
+    values = {"role": "user", "base": str(base), "data": {"datasets": ["sample"]}, "output_dir": "unused"}
     return TrainConfig.model_validate({**values, **changes})
 
 
@@ -56,16 +58,16 @@ def test_a_template_of_no_family_is_refused_with_the_way_out():
 
 
 def test_a_base_without_template_gets_chatml_and_its_tokens(plain_base):
-    start = start_tokenizer(recipe(plain_base), [])
+    start = start_tokenizer(recipe(plain_base), SIMULATOR, [])
     assert start.family.name == "chatml"
     added = start.tokenizer.convert_ids_to_tokens(start.new_tokens)
     assert added == ["<|im_start|>", "<|im_end|>", END_OF_CONVERSATION]
     assert start.tokenizer.eos_token == "<|im_end|>"
-    assert start.renderer.opens("user")
+    assert start.renderer.opens_turn_of("user")
 
 
 def test_an_assistant_is_given_no_end_of_conversation(vicuna_base):
-    start = start_tokenizer(recipe(vicuna_base, role="assistant", template="vicuna_v1.1"), [])
+    start = start_tokenizer(recipe(vicuna_base, role="assistant", template="vicuna_v1.1"), ASSISTANT, [])
     assert start.new_tokens == []
     assert END_OF_CONVERSATION not in start.tokenizer.get_vocab()
     assert start.family.name == "vicuna"
@@ -73,7 +75,7 @@ def test_an_assistant_is_given_no_end_of_conversation(vicuna_base):
 
 def test_a_tokenizer_that_lacks_the_end_token_is_refused(plain_base):
     with pytest.raises(ModelError, match=r"lacks .*<\|eot_id\|>, which template 'llama3' needs"):
-        start_tokenizer(recipe(plain_base, template="llama3"), [])
+        start_tokenizer(recipe(plain_base, template="llama3"), SIMULATOR, [])
 
 
 @pytest.mark.parametrize(
@@ -105,12 +107,12 @@ def test_templates_that_cannot_be_trained_are_refused(vicuna_base, tmp_path, tem
     file = tmp_path / "own.jinja"
     file.write_text(template)
     with pytest.raises(error, match=message.replace("{", r"\{")):
-        start_tokenizer(recipe(vicuna_base, template=str(file)), [])
+        start_tokenizer(recipe(vicuna_base, template=str(file)), SIMULATOR, [])
 
 
 def test_a_template_file_of_ones_own_is_taken(vicuna_base, tmp_path):
     file = tmp_path / "own.jinja"
     file.write_text(GOOD + "{% if add_generation_prompt %}[user]{% endif %}")
-    assert start_tokenizer(recipe(vicuna_base, template=str(file)), []).renderer.opens("user")
+    assert start_tokenizer(recipe(vicuna_base, template=str(file)), SIMULATOR, []).renderer.opens_turn_of("user")
     with pytest.raises(ModelError, match="no template that can be read"):
-        start_tokenizer(recipe(vicuna_base, template="missing.jinja"), [])
+        start_tokenizer(recipe(vicuna_base, template="missing.jinja"), SIMULATOR, [])

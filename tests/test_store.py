@@ -11,11 +11,15 @@ from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import Usage
 from selfplay.errors import StoreError
 from selfplay.store.export import export
-from selfplay.store.records import Entry, Plan
+from selfplay.store.records import ConversationSpec, TurnCommit
 from selfplay.store.schema import MIGRATIONS, migrate
 from selfplay.store.store import DATABASE, RunReader, RunStore
 
-PLANS = [Plan(0, "c0", 11, (Turn("system", "be brief", "fixed"),)), Plan(1, "c1", 12), Plan(2, "c2", 13)]
+PLANS = [
+    ConversationSpec(0, "c0", 11, (Turn("system", "be brief", "fixed"),)),
+    ConversationSpec(1, "c1", 12),
+    ConversationSpec(2, "c2", 13),
+]
 USER = Turn("user", "hi <|im_end|> é", "sampled", (5, 6))
 REPLY = Turn("assistant", "hello", "sampled", (7,))
 
@@ -28,11 +32,11 @@ def folder(tmp_path):
 async def fill(folder):
     store = RunStore.create(folder, {"config": {"seed": 1}}, PLANS)
     async with store:
-        await store.commit(Entry(0, 0, (*PLANS[0].opening, USER), Usage(10, 4, 3), Counter(empty=2)))
-        await store.commit(Entry(0, 2, (REPLY,), Usage(20, 16, 2)))
-        await store.commit(Entry(0, 3, (), Usage(30, 24, 1), ended="user_ended"))
-        await store.commit(Entry(1, 0, (USER,)))
-        await store.commit(Entry(2, 0, (USER,), ended="failed:scripted"))
+        await store.commit(TurnCommit(0, 0, (*PLANS[0].opening, USER), Usage(10, 4, 3), Counter(empty=2)))
+        await store.commit(TurnCommit(0, 2, (REPLY,), Usage(20, 16, 2)))
+        await store.commit(TurnCommit(0, 3, (), Usage(30, 24, 1), ended="user_ended"))
+        await store.commit(TurnCommit(1, 0, (USER,)))
+        await store.commit(TurnCommit(2, 0, (USER,), ended="failed:scripted"))
     store.close()
 
 
@@ -83,29 +87,33 @@ async def test_unfinished_conversations_come_back_with_their_turns_and_sampled_i
     await fill(folder)
     run = RunReader(folder)
     (owed,) = run.unfinished()
-    assert owed.plan == PLANS[1]
+    assert owed.spec == PLANS[1]
     assert owed.turns == (USER,)
     run.close()
 
 
 async def test_tokens_of_a_step_that_ended_before_its_first_turn_count_for_the_side_that_was_asked(folder):
     opening = (Turn("user", "a table please", "fixed"),)
-    store = RunStore.create(folder, {}, [Plan(0, "c0", 1, opening), Plan(1, "c1", 2, PLANS[0].opening)])
+    store = RunStore.create(
+        folder, {}, [ConversationSpec(0, "c0", 1, opening), ConversationSpec(1, "c1", 2, PLANS[0].opening)]
+    )
     async with store:
-        await store.commit(Entry(0, 0, opening, Usage(10, 0, 3), ended="failed:empty_reply"))
-        await store.commit(Entry(1, 0, PLANS[0].opening, Usage(7, 0, 2), Counter(early_end=5), "guardrail:early_end"))
+        await store.commit(TurnCommit(0, 0, opening, Usage(10, 0, 3), ended="failed:empty_reply"))
+        await store.commit(
+            TurnCommit(1, 0, PLANS[0].opening, Usage(7, 0, 2), Counter(early_end=5), "guardrail:early_end")
+        )
     assert store.totals().by_role == {"assistant": Usage(10, 0, 3), "user": Usage(7, 0, 2)}
     store.close()
 
 
 async def test_many_commits_share_a_transaction(folder):
-    store = RunStore.create(folder, {}, [Plan(n, f"c{n}", n) for n in range(200)])
+    store = RunStore.create(folder, {}, [ConversationSpec(n, f"c{n}", n) for n in range(200)])
     async with store:
         flushes = []
         store._writing.set_trace_callback(
             lambda statement: flushes.append(statement) if "COMMIT" in statement else None
         )
-        await asyncio.gather(*(store.commit(Entry(n, 0, (USER,))) for n in range(200)))
+        await asyncio.gather(*(store.commit(TurnCommit(n, 0, (USER,))) for n in range(200)))
     assert 1 <= len(flushes) <= 3
     assert len(list(store.unfinished())) == 200
     store.close()
@@ -114,10 +122,10 @@ async def test_many_commits_share_a_transaction(folder):
 async def test_a_turn_is_never_stored_twice(folder):
     store = RunStore.create(folder, {}, PLANS)
     async with store:
-        await store.commit(Entry(1, 0, (USER,)))
+        await store.commit(TurnCommit(1, 0, (USER,)))
         with pytest.raises(StoreError, match="what was committed before stays readable"):
-            await store.commit(Entry(1, 0, (USER,)))
-        await store.commit(Entry(1, 1, (REPLY,)))
+            await store.commit(TurnCommit(1, 0, (USER,)))
+        await store.commit(TurnCommit(1, 1, (REPLY,)))
     assert store.conversation("c1").turns == (USER, REPLY)
     store.close()
 
@@ -126,8 +134,8 @@ async def test_an_entry_that_cannot_be_written_is_told_and_the_writer_goes_on(fo
     store = RunStore.create(folder, {}, PLANS)
     async with store:
         with pytest.raises(StoreError, match="cannot write"):
-            await store.commit(Entry(1, 0, (Turn("user", "half a pair \ud83d"),)))
-        await store.commit(Entry(1, 0, (USER,)))
+            await store.commit(TurnCommit(1, 0, (Turn("user", "half a pair \ud83d"),)))
+        await store.commit(TurnCommit(1, 0, (USER,)))
     assert store.conversation("c1").turns == (USER,)
     store.close()
 
@@ -135,8 +143,8 @@ async def test_an_entry_that_cannot_be_written_is_told_and_the_writer_goes_on(fo
 async def test_turns_the_token_limit_ended_are_counted(folder):
     store = RunStore.create(folder, {}, PLANS)
     async with store:
-        await store.commit(Entry(0, 0, (*PLANS[0].opening, USER), cut=True))
-        await store.commit(Entry(0, 2, (REPLY,)))
+        await store.commit(TurnCommit(0, 0, (*PLANS[0].opening, USER), cut=True))
+        await store.commit(TurnCommit(0, 2, (REPLY,)))
     assert store.totals().cut == 1
     store.close()
 
@@ -213,8 +221,8 @@ async def test_exports_open_with_datasets(folder, tmp_path, suffix):
 async def test_an_unanswered_last_user_turn_is_never_written(folder, tmp_path):
     store = RunStore.create(folder, {}, PLANS)
     async with store:
-        await store.commit(Entry(0, 0, (USER, REPLY, USER), ended="context_full"))
-        await store.commit(Entry(1, 0, (USER,), ended="context_full"))
+        await store.commit(TurnCommit(0, 0, (USER, REPLY, USER), ended="context_full"))
+        await store.commit(TurnCommit(1, 0, (USER,), ended="context_full"))
     store.close()
     result = await exported(folder, "messages", tmp_path / "a.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]

@@ -216,8 +216,8 @@ def test_llama_2_learns_the_space_before_its_end_and_does_not_say_it_twice():
 def test_the_generation_prompt_is_the_beginning_of_the_trained_roles_turn(case, role):
     name, renderers = case
     renderer = renderers[role]
-    assert renderer.opens(role)
-    assert not renderer.opens("assistant" if role == "user" else "user")
+    assert renderer.opens_turn_of(role)
+    assert not renderer.opens_turn_of("assistant" if role == "user" else "user")
     item = of_family(name)
     ids, mask = renderer.render(item)
     turns = list(item.turns)

@@ -13,9 +13,10 @@ from selfplay.errors import ConfigError, DataError, ModelError
 from selfplay.recipe import load_recipe, shipped_recipes
 from selfplay.train.config import TrainConfig
 from selfplay.train.launch.deepspeed_config import deepspeed_config
+from simulator.train import SIMULATOR
 
 PAPERS = [name for name in shipped_recipes() if name.startswith("papers/")]
-TINY = ["--data", "sample", "--set", "optim.batch_tokens=2048", "--set", "optim.max_steps=2"]
+TINY = ["--data", "sample", "--set", "optim.max_tokens_per_batch=2048", "--set", "optim.max_steps=2"]
 
 
 def command(*arguments):
@@ -38,11 +39,11 @@ def test_the_papers_recipes_carry_a_deepspeed_configuration_for_1_4_and_8_gpus(n
     zero = deepspeed_config(config, 1)["zero_optimization"]
     assert zero["stage"] == config.layout.zero > 0
     assert ("offload_optimizer" in zero) == config.layout.offload
-    assert config.optim.batch % processes == 0
+    assert config.optim.global_batch_size % processes == 0
 
 
 def test_no_two_shipped_recipes_name_one_output():
-    outs = [load_recipe(name, TrainConfig).out for name in shipped_recipes() if "out" in _keys(name)]
+    outs = [load_recipe(name, TrainConfig).output_dir for name in shipped_recipes() if "output_dir" in _keys(name)]
     assert len(outs) == len(set(outs)) == 3 + len(PAPERS)
 
 
@@ -56,22 +57,30 @@ def _keys(name):
 
 def test_the_paper_of_usergpt_is_followed():
     config = load_recipe("papers/usergpt-7b", TrainConfig)
-    assert (config.role, config.optim.epochs, config.optim.batch, config.data.max_tokens) == ("user", 3, 128, 2048)
+    assert (config.role, config.optim.epochs, config.optim.global_batch_size, config.data.max_tokens) == (
+        "user",
+        3,
+        128,
+        2048,
+    )
     assert (config.optim.learning_rate, config.optim.schedule, config.optim.warmup_steps) == (2e-5, "cosine", 0.03)
-    assert app.train_recipe("simulator", "papers/userlm-8b", {}).generation.top_p == 0.8
+    assert app.load_training_recipe(SIMULATOR, "papers/userlm-8b", {}).generation.top_p == 0.8
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"offload": True}, "offload needs zero"),
-        ({"processes": 3, "optim.batch": 128}, "128 does not share out over 3 processes"),
-        ({"lora": {"four_bit": True}, "zero": 3}, "ZeRO-3 cannot split 4-bit weights"),
+        ({"processes": 3, "optim.global_batch_size": 128}, "128 does not share out over 3 processes"),
+        ({"lora": {"load_in_4bit": True}, "zero": 3}, "ZeRO-3 cannot split 4-bit weights"),
         ({"layouts": {"1": {"zero": 0, "offload": True}}}, "offload needs zero 1, 2 or 3"),
         ({"compute.packng": True}, "unknown key"),
         ({"compute.attention": "flash"}, "compute.attention"),
         ({"optim.max_steps": 0}, "max_steps 0 trains nothing"),
-        ({"optim.batch": 128, "optim.accumulate": 4}, "accumulate follows from 'batch'"),
+        (
+            {"optim.global_batch_size": 128, "optim.gradient_accumulation_steps": 4},
+            "gradient_accumulation_steps follows from global_batch_size",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes, message):
@@ -137,7 +146,7 @@ def test_what_cannot_be_inspected_is_refused(arguments, error, message):
         ({"data.datasets": ["alpaca_rows.jsonl"], "template": "vicuna"}, DataError, "no usable conversation"),
         ({"template": "zephyr"}, ConfigError, "unknown template family"),
         ({"compute.liger": True}, (ModelError, ConfigError), "liger"),
-        ({"report": ["wandb"]}, ModelError, "pip install wandb"),
+        ({"report_to": ["wandb"]}, ModelError, "pip install wandb"),
         ({"lora": {"targets": ["qproj"]}, "template": "vicuna"}, ConfigError, "lora.targets: .*qproj"),
         (
             {"lora": {}, "zero": 3, "template": "vicuna"},
@@ -153,7 +162,7 @@ def test_wrong_input_is_refused_before_any_model_is_loaded_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("selfplay.train.model.load_base", None)
     (tmp_path / "alpaca_rows.jsonl").write_text('{"instruction": "", "output": ""}\n' * 3)
-    base = {"base": str(vicuna_base), "data.datasets": ["sample"], "out": "made/model", "compute.liger": False}
+    base = {"base": str(vicuna_base), "data.datasets": ["sample"], "output_dir": "made/model", "compute.liger": False}
     config = load_recipe("nano/simulator", TrainConfig, {**base, **changes})
     with pytest.raises(error, match=message):
         app.train(config, say=silent)
@@ -165,7 +174,7 @@ def test_two_runs_into_one_folder_are_refused(vicuna_base, tmp_path):
 
     out = tmp_path / "model"
     (out / "checkpoints").mkdir(parents=True)
-    config = load_recipe("nano/simulator", TrainConfig, {"base": str(vicuna_base), "out": str(out)})
+    config = load_recipe("nano/simulator", TrainConfig, {"base": str(vicuna_base), "output_dir": str(out)})
     with (out / "checkpoints/lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ConfigError, match="another run is training into"):
@@ -173,8 +182,8 @@ def test_two_runs_into_one_folder_are_refused(vicuna_base, tmp_path):
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("four_bit", [False, True])
-def test_adapters_of_a_vicuna_simulator_merge_into_a_model_that_serves(vicuna_base, tmp_path, four_bit):
+@pytest.mark.parametrize("load_in_4bit", [False, True])
+def test_adapters_of_a_vicuna_simulator_merge_into_a_model_that_serves(vicuna_base, tmp_path, load_in_4bit):
     import torch
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -182,15 +191,19 @@ def test_adapters_of_a_vicuna_simulator_merge_into_a_model_that_serves(vicuna_ba
     from selfplay.chat.models import load_renderer
 
     out, merged = tmp_path / "adapters", tmp_path / "merged"
-    changes = {"base": str(vicuna_base), "data.datasets": ["sample"], "template": "vicuna_v1.1", "out": str(out)}
-    changes |= {"optim": {"max_steps": 6, "batch_tokens": 2048, "learning_rate": 0.02, "warmup_steps": 0.2}}
-    config = load_recipe("nano/simulator", TrainConfig, {**changes, "lora": {"rank": 4, "four_bit": four_bit}})
+    changes = {"base": str(vicuna_base), "data.datasets": ["sample"], "template": "vicuna_v1.1", "output_dir": str(out)}
+    changes |= {"optim": {"max_steps": 6, "max_tokens_per_batch": 2048, "learning_rate": 0.02, "warmup_steps": 0.2}}
+    config = load_recipe("nano/simulator", TrainConfig, {**changes, "lora": {"rank": 4, "load_in_4bit": load_in_4bit}})
     app.train(config, say=silent)
     assert not (out / "config.json").exists()
     with pytest.raises(ModelError, match="selfplay train merge"):
-        app.generate(app.GenerateConfig(simulator=str(out), out=str(tmp_path / "run"), conversations=1))
-    app.merge_adapters(out, merged)
-    assert load_renderer(merged, "user").opens("user")
+        app.generate(
+            app.GenerateConfig.model_validate(
+                {"simulator": {"model": str(out)}, "out": str(tmp_path / "run"), "conversations": 1}
+            )
+        )
+    app.merge(out, merged)
+    assert load_renderer(merged, "user").opens_turn_of("user")
     tokenizer = AutoTokenizer.from_pretrained(merged)
     end = tokenizer.convert_tokens_to_ids("<|endconversation|>")
     whole, adapted = AutoModelForCausalLM.from_pretrained(merged), AutoPeftModelForCausalLM.from_pretrained(out)
@@ -204,20 +217,28 @@ def test_adapters_of_a_vicuna_simulator_merge_into_a_model_that_serves(vicuna_ba
         base = AutoModelForCausalLM.from_pretrained(vicuna_base)
     assert whole.lm_head.weight.shape[0] == base.lm_head.weight.shape[0] + 1
     with pytest.raises(ConfigError, match="already holds a model"):
-        app.merge_adapters(out, merged)
+        app.merge(out, merged)
     with pytest.raises(ConfigError, match="already holds a model"):
-        app.merge_adapters(out, out)
+        app.merge(out, out)
     assert "merged into the base" in (merged / "README.md").read_text()
     with pytest.raises(ModelError, match="no adapters"):
-        app.merge_adapters(merged, tmp_path / "again")
+        app.merge(merged, tmp_path / "again")
 
 
 @pytest.mark.training
 def test_a_run_that_gets_worse_stops_and_keeps_its_best_weights(vicuna_base, tmp_path):
     out = tmp_path / "model"
-    changes = {"base": str(vicuna_base), "data.datasets": ["sample"], "template": "vicuna", "out": str(out)}
-    changes |= {"optim": {"max_steps": 60, "batch": 16, "batch_tokens": 2048, "learning_rate": 0.2, "patience": 2}}
-    changes |= {"eval_steps": 2, "log_steps": 2, "report": ["tensorboard"], "compute": {"packing": True}}
+    changes = {"base": str(vicuna_base), "data.datasets": ["sample"], "template": "vicuna", "output_dir": str(out)}
+    changes |= {
+        "optim": {
+            "max_steps": 60,
+            "global_batch_size": 16,
+            "max_tokens_per_batch": 2048,
+            "learning_rate": 0.2,
+            "patience": 2,
+        }
+    }
+    changes |= {"eval_steps": 2, "log_steps": 2, "report_to": ["tensorboard"], "compute": {"packing": True}}
     result = app.train(load_recipe("nano/simulator", TrainConfig, changes), say=silent)
     log = json.loads((out / "training.json").read_text())["log"]
     evaluations = [entry["eval_loss"] for entry in log if "eval_loss" in entry]

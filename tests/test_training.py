@@ -10,10 +10,10 @@ import time
 import pytest
 import yaml
 
+from selfplay.app import train
 from selfplay.chat.models import load_renderer
 from selfplay.errors import ConfigError, ModelError, SelfplayError
 from selfplay.train.config import TrainConfig
-from selfplay.train.run import train
 
 pytestmark = pytest.mark.training
 
@@ -21,7 +21,13 @@ RECIPE = {
     "role": "all",
     "scratch": {"vocab_size": 600, "hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 2},
     "data": {"datasets": ["sample"], "held_out": 0.1, "max_tokens": 512},
-    "optim": {"epochs": 6, "batch_tokens": 2048, "learning_rate": 5e-3, "warmup_steps": 5, "precision": "float32"},
+    "optim": {
+        "epochs": 6,
+        "max_tokens_per_batch": 2048,
+        "learning_rate": 5e-3,
+        "warmup_steps": 5,
+        "precision": "float32",
+    },
     "log_steps": 1,
     "eval_steps": 20,
     "save_steps": 10,
@@ -29,7 +35,7 @@ RECIPE = {
 
 
 def recipe(out, **changes):
-    return TrainConfig.model_validate({**RECIPE, "out": str(out), **changes})
+    return TrainConfig.model_validate({**RECIPE, "output_dir": str(out), **changes})
 
 
 def losses(folder):
@@ -68,7 +74,7 @@ def test_a_role_is_trained_from_the_base_and_loads_as_it_is(base, tmp_path, role
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )
     assert opened.endswith(f"<|{role}|>")
-    assert load_renderer(out, role).opens(role)
+    assert load_renderer(out, role).opens_turn_of(role)
     stops = {tokenizer.convert_tokens_to_ids(t) for t in ["<|im_end|>", *["<|endconversation|>"] * (role == "user")]}
     assert set(model.generation_config.eos_token_id) == stops
     other = "assistant" if role == "user" else "user"

@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 
+from assistant.config import AssistantConfig
 from selfplay import app
 from selfplay.chat.models import load_renderer, locate_model
 from selfplay.generate.config import GenerateConfig
@@ -90,7 +91,8 @@ def test_text_over_http_gives_turns(url):
 def test_a_hosted_assistant_talks_to_a_local_simulator(url, tmp_path):
     """The server's template opens a user turn, which does not matter here: it answers as a chat server does."""
     config = GenerateConfig(
-        assistant=url, conversations=6, max_rounds=4, out=str(tmp_path / "run"), assistant_sampling=SAMPLING,
+        assistant=AssistantConfig(model=url, sampling=SAMPLING),
+        conversations=6, max_rounds=4, out=str(tmp_path / "run"),
     )  # fmt: skip
     assert app.generate(config).stopped is None
     run = RunReader(tmp_path / "run")

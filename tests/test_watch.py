@@ -68,19 +68,40 @@ def test_a_log_line_tells_how_it_goes(tmp_path):
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
 def test_running_out_of_memory_names_the_knobs_in_order(error):
-    values = {"role": "user", "base": "x", "data": {"datasets": ["sample"]}, "out": "o", "processes": 2, "zero": 2}
+    values = {
+        "role": "user",
+        "base": "x",
+        "data": {"datasets": ["sample"]},
+        "output_dir": "o",
+        "processes": 2,
+        "zero": 2,
+    }
     with pytest.raises(SelfplayError) as told, memory_advice(TrainConfig.model_validate(values)):
         raise error
     text = str(told.value)
-    order = ["batch_tokens 3072", "gradient_checkpointing", "--zero 3", "--offload", "--lora", "max_tokens below 768"]
+    order = [
+        "max_tokens_per_batch 3072",
+        "gradient_checkpointing",
+        "--zero 3",
+        "--offload",
+        "--lora",
+        "max_tokens below 768",
+    ]
     assert [text.index(knob) for knob in order] == sorted(text.index(knob) for knob in order)
 
 
 def test_knobs_that_are_turned_already_are_not_named():
-    values = {"role": "user", "base": "x", "data": {"datasets": ["sample"]}, "out": "o", "zero": 3, "offload": True}
-    values |= {"compute": {"gradient_checkpointing": True}, "lora": {}, "optim": {"batch_tokens": 768}}
+    values = {
+        "role": "user",
+        "base": "x",
+        "data": {"datasets": ["sample"]},
+        "output_dir": "o",
+        "zero": 3,
+        "offload": True,
+    }
+    values |= {"compute": {"gradient_checkpointing": True}, "lora": {}, "optim": {"max_tokens_per_batch": 768}}
     with pytest.raises(SelfplayError) as told, memory_advice(TrainConfig.model_validate(values)):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-    assert str(told.value).endswith("with another --out: 1. lora.four_bit true; 2. data.max_tokens below 768")
+    assert str(told.value).endswith("with another --out: 1. lora.load_in_4bit true; 2. data.max_tokens below 768")
     with pytest.raises(RuntimeError, match="something else"), memory_advice(TrainConfig.model_validate(values)):
         raise RuntimeError("something else")

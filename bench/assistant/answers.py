@@ -15,15 +15,15 @@ from typing import Any
 from uuid import uuid4
 
 from bench.assistant.jsonl import Row, RowFile, placed_rows
-from bench.assistant.model import Model
 from bench.assistant.sets import QuestionSet
-from bench.assistant.together import together
 from bench.questions import Question, rows_of
 from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import CONTEXT_FULL, Usage, failed
 from selfplay.errors import DataError, RequestError
 from selfplay.seeds import derive_seed
+from selfplay.serve.chat_model import ChatModel
 from selfplay.serve.config import Sampling
+from selfplay.serve.run_all import run_all
 from selfplay.serve.turns import Sampler
 
 ERROR = "$ERROR$"
@@ -123,7 +123,7 @@ async def answer_all(
     chosen: QuestionSet,
     questions: Sequence[Question],
     file: RowFile,
-    model: Model,
+    model: ChatModel,
     *,
     repeats: int,
     max_tokens: int,
@@ -146,9 +146,9 @@ async def answer_all(
         file.append(answer_row(question.id, model.name, [choice for choice, _ in tries]))
         on_done()
 
-    await together(map(answer, owed))
+    await run_all(map(answer, owed))
     order = {question.id: number for number, question in enumerate(questions)}
-    file.arrange(lambda row: row["question_id"], lambda row: order.get(row["question_id"], len(order)))
+    file.sort_and_dedup(lambda row: row["question_id"], lambda row: order.get(row["question_id"], len(order)))
     return done
 
 

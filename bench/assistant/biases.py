@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 
 from bench.assistant.answers import Answers
 from bench.assistant.jsonl import Row
-from bench.assistant.standings import cause_of, over_questions, pooled, winner_of_game
-from bench.intervals import Estimate, bootstrap
+from bench.assistant.standings import failure_cause, over_questions, pooled, winner_of_game
+from bench.intervals import Measurement, bootstrap
 
 FEWEST = 3
 """Scores below which no correlation is computed."""
 
 
-def judge_figures(rows: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Estimate]:
+def judge_figures(rows: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement]:
     """Every figure that the rows of a judgment file allow, by its name."""
-    told = [row for row in rows if cause_of(row) is None]
+    told = [row for row in rows if failure_cause(row) is None]
     paired = bool(told) and "g1_winner" in told[0]
     found = _pair_figures(told, answers) if paired else _single_figures(told, answers)
     found["same verdict, repeats"] = pooled(told, _repeats_agree)
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def _pair_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Estimate | None]:
+def _pair_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement | None]:
     longer = [(row, length) for row in told if (length := _longer(row, answers)) and winner_of_game(row) != "tie"]
     favoured = {id(row): float(winner_of_game(row) == length) for row, length in longer}
     return {
@@ -37,7 +37,7 @@ def _pair_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[s
     }
 
 
-def _single_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Estimate | None]:
+def _single_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement | None]:
     pairs = [
         (str(row["question_id"]), float(row["score"]), len(text.split()))
         for row in told

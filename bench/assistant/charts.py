@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.assistant.standings import Compared, Graded
-from bench.intervals import Estimate
+from bench.intervals import Measurement
 from selfplay.files import replacing
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#4d4d4d")
@@ -34,7 +34,7 @@ def write_charts(
     title: str,
     graded: Sequence[Graded],
     compared: Sequence[Compared],
-    matrix: Mapping[tuple[str, str], Estimate],
+    matrix: Mapping[tuple[str, str], Measurement],
 ) -> list[str]:
     """Draw what the figures allow.
 
@@ -72,7 +72,7 @@ def _save(out: Path, name: str, title: str, draw: Callable[[Any], None], width: 
     return name
 
 
-def _radar(figure: Any, *, categories: Mapping[str, Mapping[str, Estimate]], highest: float) -> None:
+def _radar(figure: Any, *, categories: Mapping[str, Mapping[str, Measurement]], highest: float) -> None:
     """A line a model over all categories; a category without a figure leaves a gap."""
     names = list(dict.fromkeys(name for found in categories.values() for name in found))
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
@@ -95,7 +95,7 @@ def _radar(figure: Any, *, categories: Mapping[str, Mapping[str, Estimate]], hig
     _legend(figure, axis)
 
 
-def _bars_of(graded: Sequence[Graded], compared: Sequence[Compared]) -> dict[str, dict[str, Estimate | None]]:
+def _bars_of(graded: Sequence[Graded], compared: Sequence[Compared]) -> dict[str, dict[str, Measurement | None]]:
     """Bars by what they show, then by model."""
     if compared:
         return {"adjusted win rate": {one.model: one.adjusted for one in compared}}
@@ -106,7 +106,7 @@ def _bars_of(graded: Sequence[Graded], compared: Sequence[Compared]) -> dict[str
     return groups
 
 
-def _bars(figure: Any, *, groups: Mapping[str, Mapping[str, Estimate | None]], highest: float) -> None:
+def _bars(figure: Any, *, groups: Mapping[str, Mapping[str, Measurement | None]], highest: float) -> None:
     """Bars with 95 % intervals, models side by side."""
     axis = figure.add_subplot()
     models = list(next(iter(groups.values())))
@@ -134,14 +134,14 @@ def _bars(figure: Any, *, groups: Mapping[str, Mapping[str, Estimate | None]], h
         _legend(figure, axis)
 
 
-def _placed(models: Sequence[str], found: Mapping[str, Estimate | None]) -> Iterator[tuple[int, Estimate]]:
+def _placed(models: Sequence[str], found: Mapping[str, Measurement | None]) -> Iterator[tuple[int, Measurement]]:
     for place, model in enumerate(models):
         estimate = found.get(model)
         if estimate is not None:
             yield place, estimate
 
 
-def _wins(figure: Any, *, matrix: Mapping[tuple[str, str], Estimate]) -> None:
+def _wins(figure: Any, *, matrix: Mapping[tuple[str, str], Measurement]) -> None:
     """Adjusted win rate of the row's model over the column's: light loses, dark wins."""
     strength = {model: np.mean([rate.value for (one, _), rate in matrix.items() if one == model])
                 for pair in matrix for model in pair}  # fmt: skip

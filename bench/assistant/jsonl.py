@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 class RowFile:
-    """A file held by this process. Use `hold`."""
+    """A file held by this process. Use `open_locked`."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -31,7 +31,7 @@ class RowFile:
         self._file.flush()
         self.rows.append(row)
 
-    def arrange(self, key: Callable[[Row], Any], order: Callable[[Row], Any]) -> None:
+    def sort_and_dedup(self, key: Callable[[Row], Any], order: Callable[[Row], Any]) -> None:
         """Keep the last row of each key, in order, as FastChat leaves its files."""
         kept = sorted({key(row): row for row in self.rows}.values(), key=order)
         if kept == self.rows:
@@ -50,7 +50,7 @@ class RowFile:
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[RowFile]:
+def open_locked(path: Path) -> Iterator[RowFile]:
     """A file for appending; half a row at its end, of a writer that was killed, is cut off.
 
     Raises:

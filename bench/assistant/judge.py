@@ -16,14 +16,14 @@ from typing import Any
 from bench.assistant.answers import ERROR
 from bench.assistant.jsonl import Row, RowFile
 from bench.assistant.matches import Match, key_of
-from bench.assistant.model import Model
-from bench.assistant.together import together
 from bench.assistant.verdicts import RATING, rating_of, schema_of, winner_of
 from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import Usage, failed
 from selfplay.errors import RequestError
 from selfplay.seeds import derive_seed
+from selfplay.serve.chat_model import ChatModel
 from selfplay.serve.config import Sampling
+from selfplay.serve.run_all import run_all
 
 TRIES = 3
 WARMER = 0.7
@@ -47,7 +47,7 @@ class Judging:
 
 
 @dataclass(slots=True)
-class Judged:
+class JudgeResult:
     """What judging came to."""
 
     known: int = 0
@@ -71,10 +71,10 @@ class _Verdict:
 async def judge_all(
     matches: Sequence[Match],
     file: RowFile,
-    judge: Model,
+    judge: ChatModel,
     how: Judging,
     on_done: Callable[[Usage], None] = lambda used: None,
-) -> Judged:
+) -> JudgeResult:
     """Judge what is not judged yet, all at once; a match's row is written when its last verdict is there.
 
     Args:
@@ -84,7 +84,7 @@ async def judge_all(
         BackendError: the judge is gone; rows written stay, the same command goes on with the others.
     """
     owed = unjudged(matches, file.rows, judge.name, how.repeats)
-    done = Judged(known=len(matches) - len(owed))
+    done = JudgeResult(known=len(matches) - len(owed))
 
     async def one(match: Match) -> None:
         used = Usage()
@@ -99,9 +99,9 @@ async def judge_all(
 
     order = {match.key(judge.name): number for number, match in enumerate(matches)}
     try:
-        await together(map(one, owed))
+        await run_all(map(one, owed))
     finally:  # rows that were judged again stand twice until then
-        file.arrange(key_of, lambda row: order.get(key_of(row), len(order)))
+        file.sort_and_dedup(key_of, lambda row: order.get(key_of(row), len(order)))
     done.unjudged = Counter(row["cause"] for row in file.rows if "cause" in row and key_of(row) in order)
     return done
 
@@ -130,11 +130,11 @@ def _asked(row: Row) -> str:
     return str(row["user_prompt"] if "user_prompt" in row else row.get("g1_user_prompt"))
 
 
-async def _verdicts(match: Match, order: int, judge: Model, how: Judging) -> list[_Verdict]:
+async def _verdicts(match: Match, order: int, judge: ChatModel, how: Judging) -> list[_Verdict]:
     return [await _verdict(match, order, repeat, judge, how) for repeat in range(how.repeats)]
 
 
-async def _verdict(match: Match, order: int, repeat: int, judge: Model, how: Judging) -> _Verdict:
+async def _verdict(match: Match, order: int, repeat: int, judge: ChatModel, how: Judging) -> _Verdict:
     """One verdict, asked for up to three times while it cannot be parsed."""
     turns = [Turn("system", match.system, "fixed"), Turn("user", match.asked[order], "fixed")]
     seed = derive_seed(how.seed, *map(str, match.key("")), order, repeat)

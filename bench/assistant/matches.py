@@ -55,7 +55,7 @@ def key_of(row: Row) -> tuple[Any, ...]:
 
 
 @dataclass(slots=True)
-class Planned:
+class MatchPlan:
     """Matches, and what cannot become one."""
 
     matches: list[Match] = field(default_factory=list)
@@ -75,7 +75,7 @@ def plan_matches(
     prompts: Prompts,
     mode: Mode,
     baseline: str | None = None,
-) -> Planned:
+) -> MatchPlan:
     """Every judgment of a mode.
 
     Args:
@@ -85,7 +85,7 @@ def plan_matches(
     Raises:
         DataError: a reference answer or a judge prompt is missing.
     """
-    planned = Planned()
+    planned = MatchPlan()
     for model, known in answers.items():
         ids = {question.id for question in questions}
         planned.missing[model] = sum(question.id not in known for question in questions)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.config import JudgeConfig
 from selfplay.errors import ConfigError, DataError, ModelError
-from selfplay.serve.chat_model import is_here, served_name
+from selfplay.serve.chat_model import is_here, model_name
 from selfplay.serve.config import JUDGE_KEY, is_url
 
 if TYPE_CHECKING:
     from bench.assistant.answers import Answers
-    from bench.assistant.matches import Match, Planned
+    from bench.assistant.matches import Match, MatchPlan
     from bench.assistant.sets import QuestionSet, SetFiles
     from bench.questions import Question
 
@@ -45,7 +45,7 @@ class Benchmark:
         return self.files.set
 
 
-def prepared(config: JudgeConfig, out: Path, say: Say) -> Benchmark:
+def prepare_benchmark(config: JudgeConfig, out: Path, say: Say) -> Benchmark:
     """Read the set and prove it fit for what is asked, before anything is generated."""
     from bench.assistant.answers import read_answers
     from bench.assistant.sets import DEFAULT_TEMPERATURE, open_set
@@ -63,7 +63,7 @@ def prepared(config: JudgeConfig, out: Path, say: Say) -> Benchmark:
         prompts = files.judge_prompts()
         if config.reference and any(q.category in chosen.needs_reference for q in questions):
             references = read_answers(files.find(chosen.references, "reference answers"))
-        judge = asyncio.run(served_name(config.judge, config.judge_endpoint, JUDGE_KEY))
+        judge = asyncio.run(model_name(config.judge, config.judge_endpoint, JUDGE_KEY))
     against = baseline if config.mode == "pairwise-baseline" else None
     benchmark = Benchmark(files, questions, prompts, references, out / chosen.name, against, judge)
     if judge:
@@ -96,7 +96,7 @@ def _made_up(questions: Sequence[Question]) -> Answers:
     return {question.id: [Choice((text,) * len(question.turns))] for question in questions}
 
 
-def placed(config: JudgeConfig, benchmark: Benchmark) -> dict[str, str]:
+def resolve_models(config: JudgeConfig, benchmark: Benchmark) -> dict[str, str]:
     """Where each model's answers come from: a folder or URL that answers, a published set, or nothing but its file.
 
     Raises:
@@ -126,7 +126,7 @@ def answer_file(folder: Path, model: str) -> Path:
     return folder / "model_answer" / f"{model}.jsonl"
 
 
-def planned(config: JudgeConfig, benchmark: Benchmark, say: Say, guess: bool = False) -> Planned:
+def plan_judgments(config: JudgeConfig, benchmark: Benchmark, say: Say, guess: bool = False) -> MatchPlan:
     """The judgments to be made; what is missing or does not belong is said.
 
     Args:
@@ -161,7 +161,7 @@ def planned(config: JudgeConfig, benchmark: Benchmark, say: Say, guess: bool = F
     return found
 
 
-def say_forecast(config: JudgeConfig, benchmark: Benchmark, models: Mapping[str, str], say: Say) -> None:
+def say_cost(config: JudgeConfig, benchmark: Benchmark, models: Mapping[str, str], say: Say) -> None:
     """What a run would ask, answers that are not there yet reckoned at 300 tokens."""
     from bench.assistant.answers import read_answers, unanswered
     from bench.assistant.jsonl import read_rows
@@ -173,13 +173,13 @@ def say_forecast(config: JudgeConfig, benchmark: Benchmark, models: Mapping[str,
         owed = unanswered(benchmark.questions, known, config.repeats) if is_url(where) or is_here(where) else []
         say(f"{name}: {len(owed):,} of {len(benchmark.questions):,} questions to answer")
     if benchmark.judge:
-        matches = planned(config, benchmark, say, guess=True).matches
+        matches = plan_judgments(config, benchmark, say, guess=True).matches
         path = judgment_file(benchmark, config.mode)
         rows = read_rows(path) if path.exists() else []
-        say(forecast(unjudged(matches, rows, benchmark.judge, config.judge_repeats), config))
+        say(describe_cost(unjudged(matches, rows, benchmark.judge, config.judge_repeats), config))
 
 
-def forecast(owed: Sequence[Match], config: JudgeConfig) -> str:
+def describe_cost(owed: Sequence[Match], config: JudgeConfig) -> str:
     """What the judgments still to be made take, about."""
     asked = [text for match in owed for text in match.asked]
     verdicts = len(asked) * config.judge_repeats

@@ -8,10 +8,10 @@ from typing import Any
 
 from bench.tables import write_text
 from selfplay.errors import ConfigError
-from selfplay.settings import differences
+from selfplay.recipe import differences
 
 
-def check_made(path: Path, facts: dict[str, Any], unsaid: tuple[str, ...] = ()) -> bool:
+def check_provenance(path: Path, facts: dict[str, Any], unsaid: tuple[str, ...] = ()) -> bool:
     """Compare with what a file was made by, or write it down. Call while holding the file.
 
     Args:

@@ -18,8 +18,8 @@ from bench.assistant.biases import judge_figures
 from bench.assistant.charts import write_charts
 from bench.assistant.jsonl import Row, placed_rows, read_rows
 from bench.assistant.matches import key_of
-from bench.assistant.standings import Compared, Graded, causes_of, compare, grade, win_matrix
-from bench.intervals import Estimate
+from bench.assistant.standings import Compared, Graded, compare, failure_counts, grade, win_matrix
+from bench.intervals import Measurement
 from bench.tables import Table, cell, markdown, write_text
 from selfplay.chat.speakers import Usage
 from selfplay.errors import DataError
@@ -46,8 +46,8 @@ class Report:
     mode: str
     graded: list[Graded] = field(default_factory=list)
     compared: list[Compared] = field(default_factory=list)
-    matrix: dict[tuple[str, str], Estimate] = field(default_factory=dict)
-    judge_figures: dict[str, Estimate] = field(default_factory=dict)
+    matrix: dict[tuple[str, str], Measurement] = field(default_factory=dict)
+    judge_figures: dict[str, Measurement] = field(default_factory=dict)
     judgments: int = 0
     questions: int = 0
     """With a judgment of any kind."""
@@ -156,7 +156,7 @@ def _report(
     about: About, judge: str, mode: str, rows: Sequence[Row], answers: Mapping[str, Answers], folder: Path
 ) -> Report:
     report = Report(about.title, judge, mode, judge_figures=judge_figures(rows, answers), judgments=len(rows))
-    report.unjudged = causes_of(rows)
+    report.unjudged = failure_counts(rows)
     report.questions = len({row["question_id"] for row in rows})
     report.of = len(about.categories) or None
     kind = "single" if mode == "single" else "pair"
@@ -252,7 +252,7 @@ def _games(compared: Sequence[Compared], brief: bool) -> tuple[Sequence[str], Se
     return header, rows
 
 
-def _n(estimate: Estimate | None) -> str:
+def _n(estimate: Measurement | None) -> str:
     return f"{estimate.n:,}" if estimate else "0"
 
 
@@ -263,7 +263,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return value
 
 
-def _categories(what: str, found: dict[str, dict[str, Estimate]], brief: bool) -> list[Table]:
+def _categories(what: str, found: dict[str, dict[str, Measurement]], brief: bool) -> list[Table]:
     names = list(dict.fromkeys(name for categories in found.values() for name in categories))
     if not names:
         return []

@@ -15,23 +15,23 @@ from bench.assistant.prepare import (
     Say,
     answer_file,
     cost,
-    forecast,
+    describe_cost,
     judgment_file,
-    placed,
-    planned,
-    prepared,
-    say_forecast,
+    plan_judgments,
+    prepare_benchmark,
+    resolve_models,
+    say_cost,
 )
 from bench.config import JudgeConfig
 from selfplay.chat.speakers import Usage
 from selfplay.errors import DataError
-from selfplay.serve.chat_model import EngineModel, ServerModel, folder_identity, is_here, served
+from selfplay.serve.chat_model import EngineModel, ServerModel, folder_identity, is_here, open_model
 from selfplay.serve.config import JUDGE_KEY, KEY_VARIABLES, is_url
 
 if TYPE_CHECKING:
     from bench.assistant.jsonl import RowFile
     from bench.assistant.judge import Judging
-    from bench.assistant.matches import Planned
+    from bench.assistant.matches import MatchPlan
     from bench.assistant.report import Report
 
 Begin = Callable[[str, int, int], Callable[[], None]]
@@ -40,7 +40,7 @@ _FLUSH = 64
 """Matches between two notes of what the judge took."""
 
 
-def bench_questions(
+def judge_questions(
     config: JudgeConfig,
     out: str | Path,
     *,
@@ -61,10 +61,10 @@ def bench_questions(
     """
     from bench.assistant.report import About, write_about, write_reports
 
-    benchmark = prepared(config, Path(out), say)
-    models = placed(config, benchmark)
+    benchmark = prepare_benchmark(config, Path(out), say)
+    models = resolve_models(config, benchmark)
     if dry_run:
-        say_forecast(config, benchmark, models, say)
+        say_cost(config, benchmark, models, say)
         return []
     categories = {str(question.id): question.category for question in benchmark.questions}
     write_about(benchmark.folder, About(benchmark.set.title, categories, config.baseline or benchmark.set.baseline))
@@ -96,14 +96,14 @@ def report_judgments(out: str | Path) -> list[Report]:
 def _copy_published(benchmark: Benchmark, models: Mapping[str, str], say: Say) -> None:
     """Put published answers of models that do not answer themselves beside the others'."""
     from bench.assistant.answers import answer_row, read_answers
-    from bench.assistant.jsonl import hold
+    from bench.assistant.jsonl import open_locked
 
     for name, where in models.items():
         if is_url(where) or is_here(where) or where not in benchmark.set.answers:
             continue
         found = benchmark.files.find((benchmark.set.answers[where],), f"answers of {where}")
         published = read_answers(found, benchmark.questions)
-        with hold(answer_file(benchmark.folder, name)) as file:
+        with open_locked(answer_file(benchmark.folder, name)) as file:
             known = {row.get("question_id") for row in file.rows}
             for question in [question for question in published if question not in known]:
                 file.append(answer_row(question, name, published[question]))
@@ -116,28 +116,30 @@ async def _answers(
 ) -> None:
     """One model after the other, so that each has the machine for itself."""
     from bench.assistant.answers import answer_all, read_answers, unanswered
-    from bench.assistant.jsonl import hold
-    from bench.assistant.provenance import check_made
+    from bench.assistant.jsonl import open_locked
+    from bench.assistant.provenance import check_provenance
 
     asked = len(benchmark.questions)
     for name, where in models.items():
         if not is_url(where) and not is_here(where):
             continue
-        with hold(answer_file(benchmark.folder, name)) as file:
+        with open_locked(answer_file(benchmark.folder, name)) as file:
             facts = {"temperatures": benchmark.set.temperatures, "max_tokens": config.max_tokens, "seed": config.seed}
             if is_here(where):
-                _tell_unknown(check_made(file.path, {**facts, "model": folder_identity(where)}), name, file, say)
+                _tell_unknown(check_provenance(file.path, {**facts, "model": folder_identity(where)}), name, file, say)
             else:
-                check_made(file.path, facts, unsaid=("model",))  # what a server has is known when it is reached
+                check_provenance(file.path, facts, unsaid=("model",))  # what a server has is known when it is reached
             owed = len(unanswered(benchmark.questions, read_answers(file.path), config.repeats))
             if not owed:
                 say(f"{name}: all {asked:,} questions were answered")
                 continue
-            async with served(
+            async with open_model(
                 where, name, config.endpoint, KEY_VARIABLES["assistant"], benchmark.folder, config.kv_cache_gib
             ) as model:
                 if isinstance(model, ServerModel):
-                    _tell_unknown(check_made(file.path, {**facts, "model": model.endpoint.model}), name, file, say)
+                    _tell_unknown(
+                        check_provenance(file.path, {**facts, "model": model.endpoint.model}), name, file, say
+                    )
                 step = begin(f"answers of {name}", asked, asked - owed)
                 done = await answer_all(
                     benchmark.set, benchmark.questions, file, model, repeats=config.repeats,
@@ -157,21 +159,21 @@ def _tell_unknown(known: bool, name: str, file: RowFile, say: Say) -> None:
 
 
 async def _judgments(config: JudgeConfig, benchmark: Benchmark, say: Say, begin: Begin) -> None:
-    from bench.assistant.jsonl import hold
+    from bench.assistant.jsonl import open_locked
     from bench.assistant.judge import Judging, unjudged
-    from bench.assistant.provenance import check_made
+    from bench.assistant.provenance import check_provenance
 
-    plan, where = planned(config, benchmark, say), str(config.judge)
+    plan, where = plan_judgments(config, benchmark, say), str(config.judge)
     how = Judging(config.judge_repeats, config.judge_max_tokens, config.structured, config.seed)
-    with hold(judgment_file(benchmark, config.mode)) as file:
-        known = check_made(file.path, _facts_of_judging(config, benchmark, where))
+    with open_locked(judgment_file(benchmark, config.mode)) as file:
+        known = check_provenance(file.path, _facts_of_judging(config, benchmark, where))
         _tell_unknown(known, benchmark.judge, file, say)
         owed = unjudged(plan.matches, file.rows, benchmark.judge, how.repeats)
         if not owed:
             say(f"{benchmark.judge}: all {len(plan.matches):,} judgments were there")
             return
-        say(forecast(owed, config))
-        async with served(
+        say(describe_cost(owed, config))
+        async with open_model(
             where, benchmark.judge, config.judge_endpoint, JUDGE_KEY, benchmark.folder, config.kv_cache_gib,
             config.structured,
         ) as judge:  # fmt: skip
@@ -180,7 +182,7 @@ async def _judgments(config: JudgeConfig, benchmark: Benchmark, say: Say, begin:
 
 
 async def _judge(
-    plan: Planned, file: RowFile, judge: EngineModel | ServerModel, how: Judging, meter: _Meter, say: Say
+    plan: MatchPlan, file: RowFile, judge: EngineModel | ServerModel, how: Judging, meter: _Meter, say: Say
 ) -> None:
     from bench.assistant.judge import judge_all
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from bench.questions import Question, read_questions, rows_of
 from selfplay.errors import ConfigError, DataError
+from selfplay.recipe import Settings
 
 DATA_VARIABLE = "SELFPLAY_BENCH_DATA"
 JUDGE_PROMPTS = "judge_prompts.jsonl"
@@ -25,11 +26,7 @@ DEFAULT_TEMPERATURE = 0.7
 """Of categories a set does not name, as in FastChat."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Hub(_Strict):
+class Hub(Settings):
     """Where on the hub the files are."""
 
     repository: str
@@ -38,7 +35,7 @@ class Hub(_Strict):
     """Folder in the repository that the set's first names are relative to."""
 
 
-class PromptNames(_Strict):
+class PromptNames(Settings):
     """Names in `judge_prompts.jsonl`: of a first or only turn, of a second one, and both with reference answers."""
 
     first: str
@@ -47,7 +44,7 @@ class PromptNames(_Strict):
     second_reference: str
 
 
-class QuestionSet(_Strict):
+class QuestionSet(Settings):
     """A benchmark of questions."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
@@ -59,9 +56,9 @@ class QuestionSet(_Strict):
     """Names of the file of reference answers."""
     needs_reference: tuple[str, ...] = ()
     """Categories whose judge sees the reference answer."""
-    temperatures: dict[str, Annotated[float, Field(ge=0)]] = {}
+    temperatures: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
     """What answers are drawn at, by category."""
-    answers: dict[str, str] = {}
+    answers: dict[str, str] = Field(default={})
     """Published answers by model, to compare with."""
     baseline: str | None = None
     """The model of --mode pairwise-baseline."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from bench.assistant.jsonl import Row
-from bench.intervals import Estimate, ratio
+from bench.intervals import Measurement, ratio
 
 K = TypeVar("K")
 ERROR = "error"
@@ -25,9 +25,9 @@ class Graded:
     """A model's single grades, 1 to 10."""
 
     model: str
-    overall: Estimate | None
-    turns: dict[int, Estimate]
-    categories: dict[str, Estimate]
+    overall: Measurement | None
+    turns: dict[int, Measurement]
+    categories: dict[str, Measurement]
     unjudged: dict[str, int] = field(default_factory=dict)
     """Judgments without a score, by cause."""
 
@@ -40,26 +40,26 @@ class Compared:
     wins: int
     losses: int
     ties: int
-    win_rate: Estimate | None
-    loss_rate: Estimate | None
-    adjusted: Estimate | None
+    win_rate: Measurement | None
+    loss_rate: Measurement | None
+    adjusted: Measurement | None
     """Win rate with a tie as half a win and half a loss."""
-    turns: dict[int, Estimate]
+    turns: dict[int, Measurement]
     """Adjusted win rate by turn."""
-    categories: dict[str, Estimate]
+    categories: dict[str, Measurement]
     """Adjusted win rate by category."""
     unjudged: dict[str, int] = field(default_factory=dict)
 
 
-def cause_of(row: Row) -> str | None:
+def failure_cause(row: Row) -> str | None:
     """Why a judgment has no verdict; files of others do not say."""
     failed = row["score"] == -1 if "score" in row else ERROR in (row["g1_winner"], row["g2_winner"])
     return str(row.get("cause", "not said")) if failed else None
 
 
-def causes_of(rows: Iterable[Row]) -> dict[str, int]:
+def failure_counts(rows: Iterable[Row]) -> dict[str, int]:
     """How many judgments have no verdict, by cause, the most frequent first."""
-    return dict(Counter(cause for row in rows if (cause := cause_of(row)) is not None).most_common())
+    return dict(Counter(cause for row in rows if (cause := failure_cause(row)) is not None).most_common())
 
 
 def grade(rows: Sequence[Row], categories: Mapping[str, str]) -> list[Graded]:
@@ -72,7 +72,7 @@ def grade(rows: Sequence[Row], categories: Mapping[str, str]) -> list[Graded]:
     found = []
     for model in dict.fromkeys(str(row["model"]) for row in rows):
         own = [row for row in rows if row["model"] == model]
-        told = [row for row in own if cause_of(row) is None]
+        told = [row for row in own if failure_cause(row) is None]
         by_turn = _split(told, lambda row: int(row.get("turn", 1)))
         by_category = _split(told, lambda row: categories.get(str(row["question_id"]), ""))
         found.append(
@@ -81,7 +81,7 @@ def grade(rows: Sequence[Row], categories: Mapping[str, str]) -> list[Graded]:
                 _mean(told),
                 {turn: mean for turn, part in sorted(by_turn.items()) if (mean := _mean(part))},
                 {name: mean for name, part in by_category.items() if name and (mean := _mean(part))},
-                causes_of(own),
+                failure_counts(own),
             )
         )
     return sorted(found, key=lambda graded: -graded.overall.value if graded.overall else 1.0)
@@ -101,7 +101,7 @@ def compare(rows: Sequence[Row], categories: Mapping[str, str], baseline: str | 
         if model == baseline:
             continue
         own = [row for row in games if model in (row["model_1"], row["model_2"])]
-        told = [row for row in own if cause_of(row) is None]
+        told = [row for row in own if failure_cause(row) is None]
         results = [result(row, model) for row in told]
         by_turn = _split(told, lambda row: int(row.get("turn", 1)))
         by_category = _split(told, lambda row: categories.get(str(row["question_id"]), ""))
@@ -116,15 +116,15 @@ def compare(rows: Sequence[Row], categories: Mapping[str, str], baseline: str | 
                 win_rate(told, model),
                 {turn: rate for turn, part in sorted(by_turn.items()) if (rate := win_rate(part, model))},
                 {name: rate for name, part in by_category.items() if name and (rate := win_rate(part, model))},
-                causes_of(own),
+                failure_counts(own),
             )
         )
     return sorted(found, key=lambda compared: -compared.adjusted.value if compared.adjusted else 1.0)
 
 
-def win_matrix(rows: Sequence[Row]) -> dict[tuple[str, str], Estimate]:
+def win_matrix(rows: Sequence[Row]) -> dict[tuple[str, str], Measurement]:
     """Adjusted win rate of the first model of each pair over the second, both ways round."""
-    told = [row for row in rows if cause_of(row) is None]
+    told = [row for row in rows if failure_cause(row) is None]
     pairs = _split(told, lambda row: (str(row["model_1"]), str(row["model_2"])))
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for (one, other), games in pairs.items():
@@ -147,17 +147,17 @@ def winner_of_game(row: Row) -> str:
     return first if first == second else TIE
 
 
-def win_rate(rows: Sequence[Row], model: str) -> Estimate | None:
+def win_rate(rows: Sequence[Row], model: str) -> Measurement | None:
     """A model's adjusted win rate over games that have verdicts; None without any."""
     return _rate(rows, lambda row: result(row, model))
 
 
-def over_questions(rows: Iterable[Row], value: Callable[[Row], float]) -> Estimate | None:
+def over_questions(rows: Iterable[Row], value: Callable[[Row], float]) -> Measurement | None:
     """Mean of a value over rows, with an interval over questions; None without rows."""
     return pooled(rows, lambda row: [float(value(row))])
 
 
-def pooled(rows: Iterable[Row], values: Callable[[Row], list[float]]) -> Estimate | None:
+def pooled(rows: Iterable[Row], values: Callable[[Row], list[float]]) -> Measurement | None:
     """Mean over all values of all rows, with an interval over questions; None without any."""
     sums: dict[str, list[float]] = defaultdict(list)
     for row in rows:
@@ -169,11 +169,11 @@ def pooled(rows: Iterable[Row], values: Callable[[Row], list[float]]) -> Estimat
     return ratio(totals[:, 0], totals[:, 1])
 
 
-def _mean(rows: Sequence[Row]) -> Estimate | None:
+def _mean(rows: Sequence[Row]) -> Measurement | None:
     return over_questions(rows, lambda row: float(row["score"]))
 
 
-def _rate(rows: Sequence[Row], value: Callable[[Row], float]) -> Estimate | None:
+def _rate(rows: Sequence[Row], value: Callable[[Row], float]) -> Measurement | None:
     return over_questions(rows, value)
 
 

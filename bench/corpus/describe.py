@@ -25,13 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.intervals import Estimate
+from bench.intervals import Measurement
 from bench.metrics.diversity import mtld_of
 from bench.metrics.embeddings import SAMPLE, Embedder, coherence, topic_diversity
 from bench.metrics.overlap import Overlap
 from bench.words import words
 from selfplay.chat.conversation import Conversation
-from selfplay.data.cleaning.duplicates import ExactDuplicates, digest
+from selfplay.data.cleaning.duplicates import ExactDuplicates, text_digest
 from selfplay.data.cleaning.language import language_of
 
 _Z = 1.959964
@@ -62,14 +62,14 @@ class Mean:
         self.xy += x * y
         self.yy += y * y
 
-    def estimate(self) -> Estimate | None:
+    def estimate(self) -> Measurement | None:
         """The figure with its interval; None: nothing to divide by."""
         if not self.y:
             return None
         value = self.x / self.y
         squares = max(0.0, self.xx - 2 * value * self.xy + value**2 * self.yy)
         error = _Z * math.sqrt(squares * self.n / max(self.n - 1, 1)) / self.y
-        return Estimate(value, value - error, value + error, self.n)
+        return Measurement(value, value - error, value + error, self.n)
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Described:
 
     name: str
     dialogues: int
-    figures: dict[str, Estimate]
+    figures: dict[str, Measurement]
     refused: int = 0
     """Rows of the source that are no conversation."""
 
@@ -119,7 +119,7 @@ class Describer:
             counts = [next(tokens) for _ in conversation.turns]
             self._count_turns(conversation, counts)
             self._look(conversation)
-        self._dialogues.add(b"".join(digest(conversation) for conversation in batch))
+        self._dialogues.add(b"".join(text_digest(conversation) for conversation in batch))
         self._openings.add(b"".join(_opening_digest(conversation) for conversation in batch))
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class Describer:
     def described(self, embedder: Embedder | None = None) -> Described:
         """All figures. Ends the describer."""
         sums, n = self._sums, self.n
-        figures: dict[str, Estimate | None] = {
+        figures: dict[str, Measurement | None] = {
             "rounds": sums.rounds.estimate(),
             "tokens_per_user_turn": sums.user.estimate(),
             "tokens_per_assistant_turn": sums.assistant.estimate(),
@@ -170,7 +170,7 @@ class Describer:
         elif (place := self._draws.randrange(self.n)) < SAMPLE:
             self._sample[place] = conversation
 
-    def _by_embeddings(self, embedder: Embedder | None) -> dict[str, Estimate | None]:
+    def _by_embeddings(self, embedder: Embedder | None) -> dict[str, Measurement | None]:
         if embedder is None or len(self._sample) < 2:
             return {}
         texts = ["\n".join(turn.content for turn in c.turns if turn.role != "system") for c in self._sample]
@@ -180,14 +180,14 @@ class Describer:
         }
 
 
-def share(count: int, n: int) -> Estimate:
+def share(count: int, n: int) -> Measurement:
     """A share with Wilson's interval (Wilson, 1927)."""
     if not n:
-        return Estimate(0.0, 0.0, 1.0, 0)
+        return Measurement(0.0, 0.0, 1.0, 0)
     p, z = count / n, _Z
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     spread = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return Estimate(p, max(0.0, centre - spread), min(1.0, centre + spread), n)
+    return Measurement(p, max(0.0, centre - spread), min(1.0, centre + spread), n)
 
 
 def _opening_digest(conversation: Conversation) -> bytes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,11 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from selfplay.chat.conversation import Conversation
 from selfplay.chat.models import token_counter
-from selfplay.data.catalogue import Source, locate
-from selfplay.data.loading import Loaded, stream
-from selfplay.data.raw_rows import Batch
+from selfplay.data.catalogue import locate
+from selfplay.data.loading import LoadResult, stream
 from selfplay.errors import BadRow, ConfigError, DataError, MissingPackage, SelfplayError
-from selfplay.store.store import is_run, open_run
 
 if TYPE_CHECKING:
     from bench.corpus.describe import CountTokens, Described
@@ -33,24 +30,6 @@ class Corpora(NamedTuple):
 
     found: list[Described]
     notes: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Watched(Source):
-    """A source that says how far it is read."""
-
-    told: Callable[[float | None], None] = lambda share: None
-
-    def batches(self) -> Iterator[Batch]:
-        """The batches of all files; the share counts files alike."""
-        for number, path in enumerate(self.paths):
-            for batch in Source(self.name, self.format, (path,)).batches():
-                self.told(None if batch.share is None else (number + batch.share) / len(self.paths))
-                yield batch
-        if self.hub is not None:
-            for batch in self.hub.batches():
-                self.told(batch.share)
-                yield batch
 
 
 def describe_corpora(
@@ -77,9 +56,9 @@ def describe_corpora(
         ConfigError, ModelError: no corpus, or settings that cannot be used.
         DataError, StoreError: none of the corpora could be read, or all are empty. One of several is left out and said.
     """
+    from bench.corpus.report import write_corpora
     from bench.metrics.embeddings import Embedder
     from bench.metrics.overlap import Overlap
-    from bench.nano.report import write_corpora
     from bench.questions import read_questions
 
     if not corpora:
@@ -121,12 +100,15 @@ def _describe(
     from bench.corpus.describe import Describer
 
     share: list[float | None] = [None]
-    loaded = Loaded()
+    loaded = LoadResult()
     with (
         TemporaryDirectory() as folder,
         closing(Describer(name, Path(folder), count_tokens, overlap)) as describer,
     ):
-        conversations = _conversations(source, loaded, format, share)
+        read = stream(
+            locate(source), loaded, format=format, view="scored", on_share=lambda value: share.__setitem__(0, value)
+        )
+        conversations = _spoken(read, loaded)
         while batch := list(islice(conversations, _BATCH)):
             describer.add(batch)
             progress(describer.n, share[0])
@@ -138,27 +120,10 @@ def _describe(
     return described
 
 
-def _conversations(
-    source: str, loaded: Loaded, format: str | None, share: list[float | None]
-) -> Iterator[Conversation]:
-    """Conversations of a run or of data, one after the other; `share[0]` is how far."""
-    if is_run(source):
-        run = open_run(source)
-        try:
-            planned, _ = run.counts()
-            for number, conversation in enumerate(run.conversations(), start=1):
-                share[0] = number / planned
-                if not conversation.of("user") or str(conversation.ended).startswith("failed:"):
-                    loaded.refused.add(conversation.id, BadRow(f"ended {conversation.ended}"))
-                else:
-                    yield conversation
-        finally:
-            run.close()
-        return
-
-    def told(value: float | None) -> None:
-        share[0] = value
-
-    located = locate(source)
-    watched = _Watched(located.name, located.format, located.paths, located.hub, told)
-    yield from stream(watched, loaded, format=format)
+def _spoken(conversations: Iterable[Conversation], loaded: LoadResult) -> Iterator[Conversation]:
+    """Those in which the user said something; the others are counted among what is refused."""
+    for conversation in conversations:
+        if conversation.of("user"):
+            yield conversation
+        else:
+            loaded.refused.add(conversation.id, BadRow(f"ended {conversation.ended}"))

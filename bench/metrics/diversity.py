@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.intervals import Estimate, bootstrap, ratio, subsampled
+from bench.intervals import Measurement, bootstrap, ratio, subsampled
 from bench.words import Encoded, Grams, Ints
 
 Floats = NDArray[np.float64]
@@ -20,7 +20,7 @@ MTLD_THRESHOLD = 0.72
 _EPSILON = 0.1
 
 
-def jaccard_diversity(texts: Sequence[Sequence[str]], seed: int = 0) -> Estimate:
+def jaccard_diversity(texts: Sequence[Sequence[str]], seed: int = 0) -> Measurement:
     """1 minus the mean Jaccard index of word sets over all pairs of texts; 1 = no two share a word.
 
     J(A, B) = |A ∩ B| / |A ∪ B|. Source: first-turn diversity of UserLM (arXiv:2510.06552), pairwise 1-gram Jaccard over
@@ -54,7 +54,7 @@ def jaccard_matrix(texts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     return index
 
 
-def distinct(grams: Grams, owners: Ints, seed: int = 0) -> Estimate:
+def distinct(grams: Grams, owners: Ints, seed: int = 0) -> Measurement:
     """Different n-grams over all n-grams of the texts.
 
     Source: distinct-n of Li et al. (arXiv:1510.03055). The interval comes from subsamples of conversations: resampling
@@ -77,7 +77,7 @@ def distinct(grams: Grams, owners: Ints, seed: int = 0) -> Estimate:
     return subsampled(conversations, share, seed)
 
 
-def mtld(texts: Sequence[Sequence[str]], seed: int = 0) -> Estimate:
+def mtld(texts: Sequence[Sequence[str]], seed: int = 0) -> Measurement:
     """Measure of textual lexical diversity (McCarthy and Jarvis, 2010): words per factor.
 
     A factor is a stretch in which the share of different words falls to 0.72; read forwards and backwards, the mean of
@@ -121,7 +121,7 @@ def _per_factor(length: float, factors: float) -> float:
     return length / factors if factors else length
 
 
-def self_bleu(texts: Sequence[Sequence[str]], owners: Ints, seed: int = 0) -> Estimate:
+def self_bleu(texts: Sequence[Sequence[str]], owners: Ints, seed: int = 0) -> Measurement:
     """Mean BLEU-4 of each text against all the others; 1 = they repeat each other.
 
     Source: Texygen (arXiv:1802.01886), BLEU as in nltk with its smoothing method 1. Exact for any number of texts, and

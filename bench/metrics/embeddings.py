@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.intervals import Estimate, bootstrap, ratio
+from bench.intervals import Measurement, bootstrap, ratio
 from selfplay.chat.conversation import Conversation
 from selfplay.errors import MissingPackage, ModelError
 
@@ -56,7 +56,7 @@ class Embedder:
         return found
 
 
-def topic_diversity(vectors: Vectors, seed: int = 0) -> Estimate:
+def topic_diversity(vectors: Vectors, seed: int = 0) -> Measurement:
     """1 minus the mean cosine over pairs; the interval resamples texts, pairs of one with itself left out."""
     if len(vectors) < 2:
         raise ValueError(f"{len(vectors)} texts; pairs need two")
@@ -71,7 +71,7 @@ def topic_diversity(vectors: Vectors, seed: int = 0) -> Estimate:
     return bootstrap(n, diversity, seed)
 
 
-def coherence(conversations: Sequence[Conversation], embedder: Embedder) -> Estimate:
+def coherence(conversations: Sequence[Conversation], embedder: Embedder) -> Measurement:
     """Mean cosine of each turn with the one before it; conversations weigh by their turns."""
     texts = [[turn.content for turn in c.turns if turn.role != "system"] for c in conversations]
     vectors = embedder.embed([text for turns in texts for text in turns])

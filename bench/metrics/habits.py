@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.intervals import Estimate, between, ratio
+from bench.intervals import Measurement, between, ratio
 from bench.words import words
 from selfplay.chat.conversation import Conversation
-from selfplay.chat.drift import drifts, folded
+from selfplay.chat.drift import is_role_drift, normalise
 from selfplay.chat.speakers import USER_ENDED
 from selfplay.errors import MissingPackage
 
@@ -76,7 +76,7 @@ def repeated_turns(conversation: Conversation) -> Counts:
     """Turns that say an earlier one of their conversation again, but for case and spacing."""
     said: set[str] = set()
     counts: Counts = []
-    for text in map(folded, conversation.of("user")):
+    for text in map(normalise, conversation.of("user")):
         counts.append((text in said, 1))
         said.add(text)
     return counts
@@ -88,7 +88,7 @@ def role_drift(conversation: Conversation) -> Counts:
     answered = None
     for turn in conversation.turns:
         if turn.role == "user":
-            counts.append((drifts(turn.content, answered), 1))
+            counts.append((is_role_drift(turn.content, answered), 1))
         elif turn.role == "assistant":
             answered = turn.content
     return counts
@@ -142,7 +142,7 @@ def counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
     return Counted(habit, flat[:, 0], flat[:, 1], owner, len(found))
 
 
-def rate(side: Counted) -> Estimate:
+def rate(side: Counted) -> Measurement:
     """Mean of a size, or a share; over turns, with an interval over conversations."""
     total, out_of = (
         np.bincount(side.conversation, of, side.conversations).astype(float) for of in (side.value, side.out_of)
@@ -152,7 +152,7 @@ def rate(side: Counted) -> Estimate:
     return ratio(total, out_of)
 
 
-def distance(people: Counted, simulated: Counted) -> Estimate:
+def distance(people: Counted, simulated: Counted) -> Measurement:
     """Wasserstein-1 distance of sizes, absolute difference of shares. Both sides are resampled; `n`: simulated.
 
     No distance is below 0, so samples of one kind are apart too: two halves of people show how far.

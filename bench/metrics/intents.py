@@ -12,19 +12,19 @@ from functools import cache
 
 import numpy as np
 
-from bench.intervals import Estimate, bootstrap, ratio
+from bench.intervals import Measurement, bootstrap, ratio
 from bench.words import words
 from selfplay.chat.conversation import Conversation
 
 
-def decomposition(conversations: Sequence[Conversation]) -> Estimate:
+def decomposition(conversations: Sequence[Conversation]) -> Measurement:
     """Mean over user turns of |turn ∩ intent| / |turn ∪ intent|, sets of words without stop words. Low is human."""
     sums = [_overlaps(conversation) for conversation in conversations]
     totals = np.array([(sum(overlaps), len(overlaps)) for overlaps in sums], dtype=float).reshape(-1, 2)
     return ratio(totals[:, 0], totals[:, 1])
 
 
-def coverage(conversations: Sequence[Conversation]) -> Estimate:
+def coverage(conversations: Sequence[Conversation]) -> Measurement:
     """Mean over conversations of the share of the intent's words that some user turn says, without stop words."""
     shares = np.array([_covered(conversation) for conversation in conversations])
     return bootstrap(len(shares), lambda rows: float(shares[rows].mean()))

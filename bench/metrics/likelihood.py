@@ -176,7 +176,7 @@ def _opened(renderer: ChatRenderer, conversation: Conversation) -> list[int]:
     """Positions at which the user may speak or end, after each of the assistant's turns."""
     turns = conversation.turns
     after = [number + 1 for number, turn in enumerate(turns) if turn.role == "assistant"]
-    if not conversation.shows_an_ending:  # the last answer of a cut conversation was followed by nobody knows what
+    if not conversation.has_end_target:  # the last answer of a cut conversation was followed by nobody knows what
         after = [number for number in after if number < len(turns)]
     return [len(renderer.prompt_ids(turns[:number], "user")) for number in after]
 
@@ -184,7 +184,7 @@ def _opened(renderer: ChatRenderer, conversation: Conversation) -> list[int]:
 def _without_end(renderer: ChatRenderer, conversation: Conversation, role: Role) -> tuple[list[int], list[int]]:
     """Ids and mask up to where the user could speak again; what ends the conversation is not part of the text."""
     ids, mask = renderer.render(conversation)
-    if role == "user" and conversation.shows_an_ending:
+    if role == "user" and conversation.has_end_target:
         stop = len(renderer.prompt_ids(conversation.turns, "user"))
         return ids[:stop], mask[:stop]
     return ids, mask

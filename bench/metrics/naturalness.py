@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.intervals import Estimate, bootstrap
+from bench.intervals import Measurement, bootstrap
 from selfplay.chat.conversation import Conversation
 from selfplay.errors import BackendError, ModelError
 
@@ -61,7 +61,7 @@ def two_sample_auc(
     classifier: Classifier | None = None,
     turns: int = TURNS,
     repeats: int = REPEATS,
-) -> Estimate:
+) -> Measurement:
     """AUC of a classifier that tells simulated user turns from people's; left out, `ngrams`.
 
     The mean over `repeats` drawings of turns and folds.
@@ -93,7 +93,7 @@ def cross_validated(sides: Sides, classifier: Classifier, seed: int = 0) -> Floa
 
 def detector_auc(
     people: Sequence[Conversation], simulated: Sequence[Conversation], url: str, seed: int = 0
-) -> Estimate:
+) -> Measurement:
     """AUC of a detector of machine-written text: POST {"text": ...}, answered by {"ai_likelihood": 0 to 1}.
 
     The key in $SELFPLAY_DETECTOR_KEY goes along as `x-api-key`. At most 500 turns a side are sent.
@@ -180,7 +180,7 @@ def _classification_model(folder: Path) -> tuple[Any, Callable[[list[str]], Any]
                                           return_token_type_ids=False)  # fmt: skip
 
 
-def _auc(judged: Sequence[tuple[Sides, Floats]]) -> Estimate:
+def _auc(judged: Sequence[tuple[Sides, Floats]]) -> Measurement:
     """Mean AUC of drawings and what was said of their turns, with an interval over the conversations in any of them."""
     from scipy.stats import rankdata
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.intervals import Estimate, bootstrap, ratio
+from bench.intervals import Measurement, bootstrap, ratio
 from selfplay.chat.conversation import Conversation
 from selfplay.seeds import unit_interval
 
@@ -32,9 +32,9 @@ GOODBYE = re.compile(
 class EndScore:
     """The end decision against where people stopped."""
 
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
+    precision: Measurement
+    recall: Measurement
+    f1: Measurement
 
 
 def sampled_ends(conversations: Sequence[Conversation], probabilities: Sequence[Sequence[float]]) -> list[list[bool]]:
@@ -60,7 +60,7 @@ def score_ends(conversations: Sequence[Conversation], decisions: Sequence[Sequen
     """
     import numpy as np
 
-    assert all(conversation.shows_an_ending for conversation in conversations), "cut conversations show no ending"
+    assert all(conversation.has_end_target for conversation in conversations), "cut conversations show no ending"
     counts = np.array([_counts(row) for row in decisions], dtype=float)  # (n, 3): hits, false alarms, misses
     return EndScore(
         bootstrap(len(counts), lambda rows: _precision(counts[rows].sum(0))),
@@ -71,7 +71,7 @@ def score_ends(conversations: Sequence[Conversation], decisions: Sequence[Sequen
 
 def f1_gain(
     conversations: Sequence[Conversation], decisions: Sequence[Sequence[bool]], rule: Sequence[Sequence[bool]]
-) -> Estimate:
+) -> Measurement:
     """F1 of the decisions minus F1 of a rule on the same conversations, resampled in pairs."""
     import numpy as np
 
@@ -79,7 +79,7 @@ def f1_gain(
     return bootstrap(len(conversations), lambda rows: f1(ours[rows].sum(0)) - f1(theirs[rows].sum(0)))
 
 
-def calibration(probabilities: Sequence[Sequence[float]]) -> Estimate:
+def calibration(probabilities: Sequence[Sequence[float]]) -> Measurement:
     """Expected calibration error of p(end): |mean p - share ended| over ten bins of equal width, weighted by decisions.
 
     Source: Guo et al. (arXiv:1706.04599). One list per whole conversation, whose last decision is the end.
@@ -98,7 +98,7 @@ def calibration(probabilities: Sequence[Sequence[float]]) -> Estimate:
     return bootstrap(len(counts), error)
 
 
-def brier(probabilities: Sequence[Sequence[float]]) -> Estimate:
+def brier(probabilities: Sequence[Sequence[float]]) -> Measurement:
     """Mean squared difference of p(end) and what happened (Brier, 1950), over decisions."""
     import numpy as np
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.intervals import Estimate, bootstrap, subsampled
+from bench.intervals import Measurement, bootstrap, subsampled
 from selfplay.chat.conversation import Conversation
-from selfplay.chat.drift import folded
+from selfplay.chat.drift import normalise
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,13 @@ class Likeness:
     """One row of the table: simulated users, or people."""
 
     conversations: int
-    rounds: Estimate
-    distinct_openings: Estimate
+    rounds: Measurement
+    distinct_openings: Measurement
     """Share of different first user turns among `equal_n` conversations (interval: subsamples of two thirds)."""
     equal_n: int
-    repeats: Estimate
+    repeats: Measurement
     """Share of user turns that repeat an earlier one of their conversation word for word."""
-    words: Estimate
+    words: Measurement
     """Words per user turn."""
 
 
@@ -34,9 +34,9 @@ def describe(conversations: Sequence[Conversation], equal_n: int, seed: int = 0)
     users = [conversation.of("user") for conversation in conversations]
     rounds = np.array([conversation.rounds for conversation in conversations], dtype=float)
     turns = np.array([len(texts) for texts in users], dtype=float)
-    repeats = np.array([len(texts) - len({folded(text) for text in texts}) for texts in users], dtype=float)
+    repeats = np.array([len(texts) - len({normalise(text) for text in texts}) for texts in users], dtype=float)
     words = np.array([sum(len(text.split()) for text in texts) for texts in users], dtype=float)
-    openings = [folded(texts[0]) for texts in users if texts]
+    openings = [normalise(texts[0]) for texts in users if texts]
     chosen = random.Random(seed).sample(openings, min(equal_n, len(openings)))
     n = len(conversations)
     return Likeness(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.intervals import Estimate, ratio
+from bench.intervals import Measurement, ratio
 from bench.metrics.likelihood import RoleScore, Scorer
 from bench.metrics.naturalness import two_sample_auc
 from bench.metrics.termination import EndScore, f1_gain, goodbye_rule, sampled_ends, score_ends
@@ -39,11 +39,11 @@ class Sheet:
     """Scores on one set of human conversations, part by part (all, seen services, unseen services)."""
 
     title: str
-    bits_per_byte: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    bits_per_byte: dict[str, dict[str, Measurement]] = field(default_factory=dict)
     """part → {user, user base, user gain, assistant, assistant base, assistant gain}; gain = base minus role model."""
     endings: dict[str, dict[str, EndScore]] = field(default_factory=dict)
     """part → {simulator, goodbye rule}."""
-    f1_gain: dict[str, Estimate] = field(default_factory=dict)
+    f1_gain: dict[str, Measurement] = field(default_factory=dict)
     """part → F1 of the simulator minus F1 of the rule, paired."""
     left_out: dict[str, int] = field(default_factory=dict)
     """What was not scored, or not whole, by reason."""
@@ -156,7 +156,7 @@ def _parts(conversations: Sequence[Conversation], seen: frozenset[str] | None) -
     return {name: part for name, part in parts.items() if part}
 
 
-def _likelihoods(scores: dict[str, RoleScore], rows: list[int]) -> dict[str, Estimate]:
+def _likelihoods(scores: dict[str, RoleScore], rows: list[int]) -> dict[str, Measurement]:
     import numpy as np
 
     figures = {}
@@ -175,7 +175,7 @@ def _score_endings(
     whole = [
         row
         for row in rows
-        if conversations[row].shows_an_ending and len(score.ends[0][row]) == conversations[row].rounds
+        if conversations[row].has_end_target and len(score.ends[0][row]) == conversations[row].rounds
     ]
     chosen = [conversations[row] for row in whole]
     if not chosen:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.intervals import Estimate
+from bench.intervals import Measurement
 from bench.metrics.habits import HABITS, ROUNDS, Habit, counted
 from bench.simulator.scorecard import PEOPLE, Scorecard
 from selfplay.chat.conversation import Conversation
@@ -118,7 +118,7 @@ def _diversity(axis: Any, card: Scorecard, colours: dict[str, str]) -> None:
 
 def _errors(estimates: Any) -> Any:
     """Distances of the interval's ends from the value, (2, n)."""
-    found: Sequence[Estimate] = list(estimates)
+    found: Sequence[Measurement] = list(estimates)
     return np.maximum(0, [[e.value - e.low for e in found], [e.high - e.value for e in found]])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,18 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config import ScorecardConfig
-from selfplay.chat.conversation import Conversation, Role, without_system
+from selfplay.chat.conversation import Conversation, Role, hide_system_prompt
 from selfplay.chat.models import load_renderer, locate_model, token_counter
 from selfplay.chat.rendering import ChatRenderer
-from selfplay.data.loading import is_held_out, load
+from selfplay.data.catalogue import locate
+from selfplay.data.loading import LoadResult, load, stream
 from selfplay.data.mixing import parse_weights
 from selfplay.errors import ConfigError, DataError, MissingPackage, SelfplayError
 from selfplay.serve.config import Sampling
-from selfplay.store.store import is_run, open_run
+from selfplay.store.store import is_run
+from selfplay.train.record import trained_on
 
 if TYPE_CHECKING:
     from bench.metrics.likelihood import RoleScore, Scorer
-    from bench.nano.sheet import NanoScores, Pair
     from bench.simulator.scorecard import Decisions, Scorecard, Tools
 
 Say = Callable[[str], None]
@@ -64,8 +64,8 @@ def score_simulators(
     Raises:
         SelfplayError: nothing to score, or models, data or runs that cannot be used.
     """
-    from bench.nano.report import write_scorecard
     from bench.simulator.panel import write_panel
+    from bench.simulator.report import write_scorecard
     from bench.simulator.scorecard import GOODBYE_RULE, PEOPLE, Scorecard, score_texts
 
     candidates = candidates_of(config, sampling or Sampling())
@@ -135,7 +135,7 @@ def _score_models(
             for metric in ("bits_per_byte", "end_f1"):
                 card.leave_out(candidate.row, metric, "no held-out people; give --data")
         return
-    heard = [without_system(conversation) for conversation in data]
+    heard = [hide_system_prompt(conversation) for conversation in data]
     scores: dict[str, RoleScore] = {}
     decisions: dict[str, Decisions] = {}
     for folder, prompted in dict.fromkeys((c.folder, c.prompted) for c in candidates):
@@ -174,9 +174,9 @@ def _compared_with(
     config: ScorecardConfig, data: list[Conversation], candidates: Sequence[Candidate], say: Say
 ) -> tuple[list[Conversation], str]:
     """The people beside free self-play, and whose they are."""
-    if config.people:
-        return _openers(_people(config.people, say)), ", ".join(config.people)
-    if candidates and (mixture := _trained_on(candidates[0].folder)) is not None:
+    if config.human:
+        return _openers(_people(config.human, say)), ", ".join(config.human)
+    if candidates and (mixture := trained_on(candidates[0].folder)) is not None:
         names, share = mixture
         try:
             found = load(parse_weights(names), split="held_out", held_out=share)
@@ -190,15 +190,6 @@ def _compared_with(
 def _openers(conversations: Sequence[Conversation]) -> list[Conversation]:
     """Without later pieces of longer talks, which do not open as free conversations do."""
     return [conversation for conversation in conversations if not conversation.context]
-
-
-def _trained_on(folder: Path) -> tuple[list[str], float] | None:
-    """The data sets in a model's `training.json` and their held-out share; None where it does not say."""
-    try:
-        data = json.loads((folder / "training.json").read_text(encoding="utf-8"))["recipe"]["data"]
-        return [str(name) for name in data["datasets"]], float(data["held_out"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _people(names: Sequence[str], say: Say) -> list[Conversation]:
@@ -215,21 +206,22 @@ def _existing(row: str, source: str, notes: list[str]) -> list[Conversation]:
     Raises:
         DataError: there are none.
     """
-    if not is_run(source):
-        return _people([source], notes.append)
-    with open_run(source) as run:
-        finished = list(run.conversations())
-        planned, ended = run.counts()
-    kept = [c for c in finished if c.ended is not None and not c.ended.startswith("failed:")]
-    if not kept:
+    loaded = LoadResult()
+    kept = list(stream(locate(source), loaded, view="scored"))
+    refused = loaded.refused.counts.total()
+    going_on, planned = next(iter(loaded.unfinished.values()), (0, loaded.rows))
+    if not kept and is_run(source):
         raise DataError(
-            f"{source}: of {planned:,} conversations {ended:,} have ended, {len(finished) - len(kept):,} of them "
-            "failed; there is none to score"
+            f"{source}: of {planned:,} conversations {loaded.rows:,} have ended, {refused:,} of them failed; there is "
+            "none to score"
         )
-    if len(kept) < len(finished):
-        notes.append(f"{row}: {len(finished) - len(kept):,} failed conversations are left out")
-    if ended < planned:
-        notes.append(f"{row}: UNFINISHED, {planned - ended:,} of {planned:,} still go on; short ones end first")
+    if not kept:
+        raise DataError(f"no usable conversation in {source}: {loaded.refused.summary() or 'no rows'}")
+    if refused:
+        what = "failed conversations are left out" if is_run(source) else "rows are no conversation and are left out"
+        notes.append(f"{row}: {refused:,} {what}")
+    if going_on:
+        notes.append(f"{row}: UNFINISHED, {going_on:,} of {planned:,} still go on; short ones end first")
     return kept
 
 
@@ -279,50 +271,3 @@ def _stood_on(config: ScorecardConfig, tokenizer: str) -> list[str]:
     if config.embeddings:
         notes.append(f"topics: {config.embeddings}")
     return notes
-
-
-def score_nano(
-    pair: Pair,
-    datasets: Sequence[str],
-    out: str | Path,
-    *,
-    sampling: Sampling,
-    play: Callable[[Path], None],
-    say: Callable[[str], None] = print,
-) -> NanoScores:
-    """Score a pair on human conversations and in free self-play.
-
-    Args:
-        datasets: human sets for likelihood and endings, beside the held-out share of what the simulator learned from.
-        out: folder of `scores.json`, `scores.md` and the run (`free/`, taken up again when it exists).
-        sampling: how the simulator is sampled.
-        play: holds the pair's free conversations in a run folder, or finishes those that are there.
-
-    Raises:
-        SelfplayError: models or data that cannot be used, or a simulator that does not say what it learned from.
-    """
-    from bench.nano.report import write_report
-    from bench.nano.sheet import NanoScores, score_free, score_humans
-
-    mixture = _trained_on(pair.simulator)
-    if mixture is None:
-        raise DataError(f"{pair.simulator}: its training.json does not say what it was trained on, so nothing of that "
-                        "can be held against it; score it with `selfplay bench simulator`")  # fmt: skip
-    names, share = mixture
-    loaded = load(parse_weights(names)).conversations
-    people = [c for c in loaded if is_held_out(c, share) and not c.context]
-    seen = frozenset(s for c in loaded if not is_held_out(c, share) for s in c.meta.get("services", ()))
-    sheets = [score_humans("held-out mixture", people, pair, sampling, None, say)]
-    for name in datasets:
-        human = load([name])
-        sheet = score_humans(name, human.conversations, pair, sampling, seen, say)
-        sheet.left_out["rows that are no conversation"] = human.refused.counts.total()
-        sheets.append(sheet)
-    folder = Path(out) / "free"
-    say(f"free self-play in {folder}")
-    play(folder)
-    with open_run(folder) as run:
-        simulated = list(run.conversations())
-    free = score_free(people, simulated)
-    write_report(Path(out), sheets, free, simulated)
-    return NanoScores(sheets, free)

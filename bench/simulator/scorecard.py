@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from bench.intervals import Estimate, ratio
+from bench.intervals import Measurement, ratio
 from bench.metrics.diversity import distinct, jaccard_diversity, mtld, self_bleu
 from bench.metrics.embeddings import Embedder, drawn, topic_diversity
 from bench.metrics.habits import ENDED, HABITS, ROUNDS, Counted, Habit, counted, distance, rate, tokens_per_turn
@@ -45,7 +45,7 @@ class Scorecard:
     """Estimates by row and metric, and why others are missing."""
 
     title: str
-    rows: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    rows: dict[str, dict[str, Measurement]] = field(default_factory=dict)
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     """metric → row → reason."""
     notes: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Scorecard:
         """The row the scorecard is about: the first that is no reference."""
         return next((row for row in self.rows if row not in (PEOPLE, GOODBYE_RULE)), PEOPLE)
 
-    def put(self, row: str, metric: str, compute: Callable[[], Estimate]) -> None:
+    def put(self, row: str, metric: str, compute: Callable[[], Measurement]) -> None:
         """Compute one figure; where it has a reason not to be there, keep the reason."""
         try:
             self.rows.setdefault(row, {})[metric] = compute()
@@ -111,7 +111,7 @@ def score_termination(
     known = [
         number
         for number, conversation in enumerate(people)
-        if conversation.shows_an_ending and (ends is None or len(ends[number]) == conversation.rounds)
+        if conversation.has_end_target and (ends is None or len(ends[number]) == conversation.rounds)
     ]
     names = ("end_precision", "end_recall", "end_f1", *(("end_calibration_error", "end_brier") if ends else ()))
     if not known:
@@ -174,7 +174,7 @@ def score_texts(
         score_intents(card, row, spoken, language)
         if people is None:
             for metric in ("naturalness_auc", "rounds_distance"):
-                card.leave_out(row, metric, "no people to compare with; give --data or --people")
+                card.leave_out(row, metric, "no people to compare with; give --data or --human")
             score_habits(card, row, side, None, language, tools)
         elif row == PEOPLE:
             score_habits(card, row, side[1::2], side[::2], language, tools, whole=side)
@@ -217,7 +217,7 @@ def _of_equal_words(conversations: Sequence[Conversation], most: int) -> tuple[I
     return np.array(owners, dtype=np.int64), turns
 
 
-def _enough(turns: Sequence[Sequence[str]], compute: Callable[[], Estimate]) -> Estimate:
+def _enough(turns: Sequence[Sequence[str]], compute: Callable[[], Measurement]) -> Measurement:
     if (said := sum(map(len, turns))) < FEWEST_WORDS:
         raise ValueError(f"{said:,} words of users; {FEWEST_WORDS:,} are needed to compare rows")
     return compute()
@@ -293,11 +293,11 @@ def _counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
     return found
 
 
-def _distance(habit: Habit, people: Sequence[Conversation], simulated: Sequence[Conversation]) -> Estimate:
+def _distance(habit: Habit, people: Sequence[Conversation], simulated: Sequence[Conversation]) -> Measurement:
     return distance(_counted(habit, people), _counted(habit, simulated))
 
 
-def _to_power(bits_per_token: Estimate) -> Estimate:
+def _to_power(bits_per_token: Measurement) -> Measurement:
     """Perplexity from bits per token: 2 to its power, the interval's ends too."""
     bits = bits_per_token
-    return Estimate(2.0**bits.value, 2.0**bits.low, 2.0**bits.high, bits.n)
+    return Measurement(2.0**bits.value, 2.0**bits.low, 2.0**bits.high, bits.n)

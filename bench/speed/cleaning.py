@@ -23,10 +23,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfplay.console import generate as console
-from selfplay.data.catalogue import locate
+from selfplay.console import terminal as console
 from selfplay.data.cleaning.config import CleanConfig
-from selfplay.data.cleaning.pipeline import clean_sources
+from selfplay.data.cleaning.pipeline import clean
 from selfplay.data.loading import load
 
 STEPS = {"html": True, "artefacts": True, "duplicates": True}
@@ -72,7 +71,7 @@ def _phrase(stream: list[str], chance: random.Random) -> str:
 def ours(source: Path, out: Path, workers: int, near: bool) -> int:
     """Our pipeline; the rows it wrote."""
     config = CleanConfig.model_validate({**STEPS, "near_duplicates": THRESHOLD if near else None})
-    tally = clean_sources([locate(str(source))], out, config, workers=workers)
+    tally = clean([str(source)], out, config, workers=workers)
     return list(tally.steps.values())[-1].rows_after
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from selfplay.chat.conversation import Conversation
 from selfplay.data.cleaning.config import CleanConfig
-from selfplay.data.cleaning.duplicates import PERMUTATIONS, NearDuplicates, digest, signatures
+from selfplay.data.cleaning.duplicates import PERMUTATIONS, NearDuplicates, signatures, text_digest
 from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.steps import clean, steps_of
 from selfplay.data.converters import sharegpt
@@ -60,7 +60,7 @@ def _clean_rows(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
                 row = row_of(kept)
                 for key in ("id", "messages", "complete"):
                     done[key].append(row[key])
-                done["digest"].append(digest(kept))
+                done["digest"].append(text_digest(kept))
     return done
 
 

@@ -28,12 +28,13 @@ from pathlib import Path
 from statistics import median
 
 from selfplay.chat.conversation import Role
+from selfplay.chat.models import RoleModel
 from selfplay.generate import participants as sides
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.identity import plans_of
+from selfplay.generate.plan import conversation_specs
 from selfplay.generate.play import MOST_IN_FLIGHT
 from selfplay.generate.runner import Runner
-from selfplay.generate.scheduler import Lane, Scheduler
+from selfplay.generate.scheduler import EngineBudget, Scheduler
 from selfplay.recipe import load_recipe
 from selfplay.serve.backend import Backend, Completion, GenerationRequest, KvCache
 from selfplay.serve.vllm_backend import VllmBackend
@@ -79,7 +80,7 @@ async def measure(case: str, conversations: int, repeats: int, caps: Sequence[in
     config = load_recipe("nano/generate", GenerateConfig, {"conversations": conversations})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        both = [sides.side_of(config, role) for role in ROLES]
+        both = sides.resolve_sides(config)
         groups = sides.engine_specs(config, both, folder)
         specs = [replace(spec, kv_blocks=CASES[case]) for group in groups.values() for spec in group]
         engines = dict(zip(ROLES, await asyncio.gather(*map(VllmBackend.start, specs)), strict=True))
@@ -90,7 +91,7 @@ async def measure(case: str, conversations: int, repeats: int, caps: Sequence[in
 
 
 async def _measure(
-    case: str, config: GenerateConfig, folder: Path, both: Sequence[sides.Side], engines: dict[Role, VllmBackend],
+    case: str, config: GenerateConfig, folder: Path, both: Sequence[RoleModel], engines: dict[Role, VllmBackend],
     repeats: int, caps: Sequence[int],
 ) -> None:  # fmt: skip
     asked: dict[str, list[tuple[Role, GenerationRequest, Completion]]] = {}
@@ -150,17 +151,17 @@ async def _measure(
 
 
 async def self_play(
-    config: GenerateConfig, both: Sequence[sides.Side], engines: dict[Role, Backend], folder: Path
+    config: GenerateConfig, both: Sequence[RoleModel], engines: dict[Role, Backend], folder: Path
 ) -> float:
     """The real thing, except that the engines are up already. Returns the share of prompt tokens found cached."""
-    lanes, speakers = [], {}
+    budgets, speakers = [], {}
     for number, side in enumerate(both):
         engine = engines[side.role]
         assert engine.kv is not None
-        lanes.append(Lane(engine.kv.capacity, engine.kv.block, engine.max_context))
-        speakers[side.role] = {number: sides.speaker_of(config, side.role, sides.turns_of(config, side, engine))}
-    store = RunStore.create(folder, {}, plans_of(config))
-    scheduler = Scheduler(lanes, {"user": [0], "assistant": [1]}, MOST_IN_FLIGHT)
+        budgets.append(EngineBudget(engine.kv.capacity, engine.kv.block, engine.max_context))
+        speakers[side.role] = {number: sides.speaker(config, side.role, sides.turn_sampler(config, side, engine))}
+    store = RunStore.create(folder, {}, conversation_specs(config))
+    scheduler = Scheduler(budgets, {"user": [0], "assistant": [1]}, MOST_IN_FLIGHT)
     async with store:
         runner = Runner(speakers, store, scheduler, config.max_rounds, lambda event: None)
         await runner.run(store.unfinished())
@@ -189,10 +190,10 @@ async def bare(
     name: str = "",
 ) -> None:  # fmt: skip
     """Conversations in an asyncio loop, `cap` at once."""
-    places, counted = asyncio.Semaphore(cap), Hits()
+    slots, counted = asyncio.Semaphore(cap), Hits()
 
     async def hold(rows: list[tuple[Role, GenerationRequest, Completion]]) -> None:
-        async with places:
+        async with slots:
             for row in rows:
                 await counted.ask(engines, row)
 
@@ -218,7 +219,7 @@ async def lock_step(engines: dict[Role, VllmBackend], recording: Recording, hits
     hits[name] = counted.cached / counted.prompt
 
 
-def one_by_one(both: Sequence[sides.Side], recording: Recording) -> float:
+def one_by_one(both: Sequence[RoleModel], recording: Recording) -> float:
     """Turns per second of Transformers' `generate`, a conversation at a time, with the recorded lengths."""
     import torch
     from transformers import AutoModelForCausalLM

@@ -25,8 +25,8 @@ import aiohttp
 
 from bench.speed.scripted import play_scripted, scripted_backends, scripted_config, scripted_speakers
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.identity import plans_of
-from selfplay.generate.participants import cast_of, side_of
+from selfplay.generate.participants import open_participants, resolve_sides
+from selfplay.generate.plan import conversation_specs
 from selfplay.generate.play import interruptible, play
 from selfplay.serve.backend import GenerationRequest
 from selfplay.serve.config import Sampling
@@ -40,10 +40,10 @@ PROMPT_TOKENS = 100
 async def bare_loop(conversations: int, in_flight: int) -> float:
     """Conversations per second of tasks that only await the backends."""
     backends = scripted_backends(LATENCY)
-    places = asyncio.Semaphore(in_flight)
+    engines_by_role = asyncio.Semaphore(in_flight)
 
     async def hold(number: int) -> None:
-        async with places:
+        async with engines_by_role:
             for turn in range(ROUNDS):
                 for backend in backends.values():
                     seed = (number * ROUNDS + turn) * 7919
@@ -61,13 +61,13 @@ async def ours(conversations: int, in_flight: int, folder: Path) -> float:
 
 async def bare_http(conversations: int, in_flight: int, url: str) -> float:
     """Conversations per second of tasks that only post and read."""
-    places = asyncio.Semaphore(in_flight)
+    engines_by_role = asyncio.Semaphore(in_flight)
     prompt = {"model": "scripted", "prompt": [300] * PROMPT_TOKENS, "max_tokens": 96, "stop_token_ids": [1, 5]}
     messages = {"model": "scripted", "messages": [{"role": "user", "content": "x" * 200}], "max_tokens": 96}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def hold(number: int) -> None:
-            async with places:
+            async with engines_by_role:
                 for turn in range(ROUNDS):
                     for path, body in (("completions", prompt), ("chat/completions", messages)):
                         async with session.post(f"{url}/{path}", json={**body, "seed": number + turn}) as response:
@@ -81,17 +81,19 @@ async def ours_http(conversations: int, in_flight: int, folder: Path, url: str) 
     endpoint = {"max_concurrency": in_flight}
     config = GenerateConfig.model_validate(
         {
-            "conversations": conversations, "max_rounds": ROUNDS, "simulator": url, "assistant": url,
-            "max_in_flight": in_flight, "guardrails": {"repeat": False},
-            "simulator_endpoint": {"tokenizer": "nano", **endpoint}, "assistant_endpoint": endpoint,
+            "conversations": conversations, "max_rounds": ROUNDS, "max_in_flight": in_flight,
+            "simulator": {
+                "model": url, "endpoint": {"tokenizer": "nano", **endpoint}, "guardrails": {"repeat": False},
+            },
+            "assistant": {"model": url, "endpoint": endpoint},
         }
     )  # fmt: skip
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
+    sides = resolve_sides(config)
 
     async def run() -> None:
-        store = RunStore.create(folder, {}, plans_of(config))
+        store = RunStore.create(folder, {}, conversation_specs(config))
         with interruptible() as interrupt:
-            async with cast_of(config, sides, folder, lambda event: None) as cast, store:
+            async with open_participants(config, sides, folder, lambda event: None) as cast, store:
                 await play(config, store, cast, lambda event: None, interrupt)
         store.close()
 

@@ -23,14 +23,14 @@ from statistics import median
 from typing import Any
 
 from bench.assistant.answers import answer_all
-from bench.assistant.jsonl import hold
+from bench.assistant.jsonl import open_locked
 from bench.assistant.judge import Judging, judge_all
 from bench.assistant.matches import Match
 from bench.assistant.sets import open_set
 from bench.assistant.verdicts import RATING
 from selfplay.errors import BackendError
 from selfplay.serve.backend import Backend, Completion, GenerationRequest, KvCache
-from selfplay.serve.chat_model import EngineModel, served
+from selfplay.serve.chat_model import EngineModel, open_model
 from selfplay.serve.config import EndpointSettings
 from selfplay.serve.supervised import SupervisedBackend
 from selfplay.serve.vllm_backend import VllmBackend
@@ -70,7 +70,7 @@ async def answers(data: str, repeats: int, max_tokens: int) -> None:
     questions = files.questions()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with served("nano", "nano", EndpointSettings(), "", folder) as model:
+        async with open_model("nano", "nano", EndpointSettings(), "", folder) as model:
             assert isinstance(model, EngineModel)
             recorder = Recorder(model.backend)
             recorded = EngineModel("nano", recorder, model.renderer)
@@ -78,7 +78,7 @@ async def answers(data: str, repeats: int, max_tokens: int) -> None:
             for run in range(repeats + 1):  # the first one warms up
                 await _forget(model.backend)
                 recorder.requests.clear()
-                with hold(folder / f"{run}.jsonl") as file:
+                with open_locked(folder / f"{run}.jsonl") as file:
                     began = time.perf_counter()
                     await answer_all(files.set, questions, file, recorded, repeats=1, max_tokens=max_tokens, seed=0)
                     ours.append(time.perf_counter() - began)
@@ -125,8 +125,8 @@ async def verdicts(repeats: int) -> None:
 async def _ours(url: str, matches: Sequence[Match]) -> float:
     settings = EndpointSettings(max_concurrency=AT_ONCE)
     with tempfile.TemporaryDirectory() as name:
-        async with served(url, None, settings, "", Path(name)) as judge:
-            with hold(Path(name) / "judge_single.jsonl") as file:
+        async with open_model(url, None, settings, "", Path(name)) as judge:
+            with open_locked(Path(name) / "judge_single.jsonl") as file:
                 began = time.perf_counter()
                 done = await judge_all(matches, file, judge, Judging())
                 seconds = time.perf_counter() - began

@@ -24,7 +24,7 @@ from typing import Any
 from selfplay.chat.models import content_hash
 from selfplay.loop.config import STAGES, Stage
 from selfplay.loop.inputs import conversations_hash, files_hash
-from selfplay.loop.ledger import Entry, Ledger
+from selfplay.loop.ledger import Ledger, StageRecord
 
 RECIPE: dict[str, Any] = {
     "iterations": 1,
@@ -47,12 +47,12 @@ LOOP = Path("loop")
 
 def started(place: Path) -> subprocess.Popen[bytes]:
     """`selfplay loop` in a process group of its own."""
-    command = [sys.executable, "-m", "selfplay.cli", "loop", "recipe.yaml", "--out", str(LOOP)]
+    command = [sys.executable, "-m", "selfplay.cli", "loop", "run", "recipe.yaml", "--out", str(LOOP)]
     with (place / "log").open("ab") as log:
         return subprocess.Popen(command, cwd=place, stdout=log, stderr=log, start_new_session=True)
 
 
-def entry_of(place: Path, stage: Stage) -> Entry | None:
+def entry_of(place: Path, stage: Stage) -> StageRecord | None:
     """The stage's entry in the first iteration."""
     return Ledger(place / LOOP).entry(1, stage)
 
@@ -75,7 +75,7 @@ def kill_in(place: Path, stage: Stage, after: float) -> tuple[float, str]:
 def outcome(place: Path) -> dict[str, Any]:
     """What may not depend on kills: ledger without times, conversations, curated rows, weights."""
     folder = place / LOOP
-    told = {f"{e.iteration} {e.stage}": (e.state, e.made_from, e.figures) for e in Ledger(folder).entries()}
+    told = {f"{e.iteration} {e.stage}": (e.state, e.identity, e.figures) for e in Ledger(folder).entries()}
     return {
         "ledger and figures": told,
         "conversations": conversations_hash(folder / "001/run"),

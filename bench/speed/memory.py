@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from selfplay.train.config import TrainConfig
-from selfplay.train.inspect import located
+from selfplay.train.roles import BASE
+from selfplay.train.run import with_base_folder
 
 STEPS = 4
 NOTHING = {"hidden_size": 16, "intermediate_size": 16, "layers": 1, "heads": 1}
@@ -54,14 +55,14 @@ def compare(processes: int, zero: int, offload: bool, precision: str) -> tuple[f
         "role": "user",
         "template": "nano",
         "data": {"datasets": ["sample"], "held_out": 0.1},
-        "optim": {"max_steps": STEPS, "batch_tokens": 6144, "precision": precision},
+        "optim": {"max_steps": STEPS, "max_tokens_per_batch": 6144, "precision": precision},
         "processes": processes,
         "zero": zero,
         "offload": offload,
         "eval_steps": STEPS,
     }
     estimated, peak = run({**values, "base": "nano"})
-    values["optim"] = {**values["optim"], "batch_tokens": 64}
+    values["optim"] = {**values["optim"], "max_tokens_per_batch": 64}
     values["data"] = {**values["data"], "max_tokens": 64}
     _, floor = run({**values, "scratch": {"vocab_size": 400, **NOTHING}})
     return estimated, peak - floor
@@ -69,13 +70,17 @@ def compare(processes: int, zero: int, offload: bool, precision: str) -> tuple[f
 
 def run(values: dict[str, Any]) -> tuple[float, float]:
     """Estimate of the model's memory, and the largest memory of the first process, libraries and all."""
-    from selfplay.train.plan import estimate
-    from selfplay.train.prepare import gather, write
+    from selfplay.train.plan import estimate_training
+    from selfplay.train.prepare import prepare_inputs, write_prepared
 
     with tempfile.TemporaryDirectory() as name:
-        gathered = gather(located(TrainConfig.model_validate({**values, "out": f"{name}/out"})), lambda line: None)
+        gathered = prepare_inputs(
+            with_base_folder(TrainConfig.model_validate({**values, "output_dir": f"{name}/out"})),
+            BASE,
+            lambda line: None,
+        )
         folder = Path(name) / "out/checkpoints"
-        write(gathered, folder)
+        write_prepared(gathered, folder)
         processes = str(values["processes"])
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes]
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": str(max(1, 2 // values["processes"]))}
@@ -86,21 +91,21 @@ def run(values: dict[str, Any]) -> tuple[float, float]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        return estimate(gathered).memory.total, json.loads((folder / "peak.json").read_text())
+        return estimate_training(gathered).memory.total, json.loads((folder / "peak.json").read_text())
 
 
 def process(folder: Path) -> None:
     """Train in this process and leave its peak (the first process does)."""
     import deepspeed
 
-    from selfplay.train.launch.malloc import keep_freed_memory
+    from selfplay.train.launch.malloc import tune_malloc
     from selfplay.train.launch.worker import leave
     from selfplay.train.methods.sft import make_trainer
-    from selfplay.train.prepare import read
+    from selfplay.train.prepare import read_prepared
 
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
-    keep_freed_memory()
-    trainer = make_trainer(read(folder), folder, lambda line: None)
+    tune_malloc()
+    trainer = make_trainer(read_prepared(folder), folder, lambda line: None)
     trainer.train()
     if int(os.environ.get("RANK", "0")) == 0:
         (folder / "peak.json").write_text(json.dumps(_resident("VmHWM")))

@@ -10,15 +10,16 @@ from selfplay.chat.models import ModelKind, load_renderer, locate_model
 from selfplay.chat.speakers import Speaker
 from selfplay.generate.config import GenerateConfig
 from selfplay.generate.events import Event
-from selfplay.generate.identity import plans_of
-from selfplay.generate.participants import speaker_of
-from selfplay.generate.play import set_apart
+from selfplay.generate.participants import speaker
+from selfplay.generate.plan import conversation_specs
+from selfplay.generate.play import freeze_gc
 from selfplay.generate.runner import Runner
-from selfplay.generate.scheduler import Lane, Scheduler
+from selfplay.generate.scheduler import EngineBudget, Scheduler
 from selfplay.generate.telemetry import RunMetrics
 from selfplay.serve.scripted import ScriptedBackend, pick_from
 from selfplay.serve.turns import TurnSampler
 from selfplay.store.store import RunStore
+from simulator.config import SimulatorConfig
 from simulator.guardrails import Guardrails
 
 WORDS = (
@@ -42,16 +43,17 @@ def scripted_backends(latency: float) -> dict[Role, ScriptedBackend]:
 
 def scripted_config(conversations: int, rounds: int) -> GenerateConfig:
     """A run of the embedded pair's shape; guardrails are checked but never met by these sentences."""
-    return GenerateConfig(conversations=conversations, max_rounds=rounds, guardrails=Guardrails(repeat=False))
+    user = SimulatorConfig(guardrails=Guardrails(repeat=False))
+    return GenerateConfig(conversations=conversations, max_rounds=rounds, simulator=user)
 
 
 def scripted_speakers(config: GenerateConfig, backends: dict[Role, ScriptedBackend]) -> dict[Role, dict[int, Speaker]]:
     """Both sides as the embedded pair's templates render them."""
     speakers: dict[Role, dict[int, Speaker]] = {}
-    for lane, (role, kind) in enumerate(ROLES):
+    for engine, (role, kind) in enumerate(ROLES):
         renderer = load_renderer(locate_model("nano", kind), role)
         speakers[role] = {
-            lane: speaker_of(config, role, TurnSampler(backends[role], renderer, role, config.user_sampling))
+            engine: speaker(config, role, TurnSampler(backends[role], renderer, role, config.simulator.sampling))
         }
     return speakers
 
@@ -64,10 +66,10 @@ async def play_scripted(
     on_event: Callable[[Event], None] | None = None,
 ) -> None:
     """A whole run with rendering, guardrails and store; the run stays in `folder`."""
-    scheduler = Scheduler([Lane(), Lane()], {"user": [0], "assistant": [1]}, in_flight)
-    store = RunStore.create(folder, {}, plans_of(config))
+    scheduler = Scheduler([EngineBudget(), EngineBudget()], {"user": [0], "assistant": [1]}, in_flight)
+    store = RunStore.create(folder, {}, conversation_specs(config))
     async with store:
-        with set_apart():
+        with freeze_gc():
             await Runner(speakers, store, scheduler, config.max_rounds, on_event or RunMetrics()).run(
                 store.unfinished()
             )

@@ -57,9 +57,9 @@ THEIRS: dict[str, dict[str, Any]] = {
     PADDED: {"max_length": 512, "pad_to_multiple_of": 512, "per_device_train_batch_size": 8},
 }
 GPU: dict[str, dict[str, Any]] = {
-    "packed rows": {"packed": True, "batch_tokens": 16_384},
-    "packed rows, compiled": {"packed": True, "batch_tokens": 16_384, "compile": True},
-    "length batches, compiled": {"batch_tokens": 16_384, "compile": True},
+    "packed rows": {"packed": True, "max_tokens_per_batch": 16_384},
+    "packed rows, compiled": {"packed": True, "max_tokens_per_batch": 16_384, "compile": True},
+    "length batches, compiled": {"max_tokens_per_batch": 16_384, "compile": True},
     "TRL, packing (bfd) to 4,096, batch 4": {
         "packing": True,
         "max_length": 4096,
@@ -199,7 +199,7 @@ def _set_up(options: dict[str, Any], shape: ScratchModel, conversations: list[An
     import torch
     from transformers import PrinterCallback
 
-    from selfplay.train.launch.malloc import keep_freed_memory
+    from selfplay.train.launch.malloc import tune_malloc
 
     texts = (turn.content for conversation in conversations for turn in conversation.turns)
     tokenizer = train_tokenizer(texts, shape, family("nano"))
@@ -209,7 +209,7 @@ def _set_up(options: dict[str, Any], shape: ScratchModel, conversations: list[An
     model.set_attn_implementation(options.pop("attention", _fastest() if options.get("packed") else "sdpa"))
     theirs = "max_length" in options
     if not theirs and not torch.cuda.is_available():
-        keep_freed_memory()
+        tune_malloc()
     trainer = (_theirs if theirs else _ours)(model, tokenizer, examples, options, steps, seed)
     trainer.remove_callback(PrinterCallback)
     clock = _Clock(tokenizer.pad_token_id)

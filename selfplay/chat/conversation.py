@@ -52,7 +52,7 @@ class Conversation:
         return sum(turn.role == "assistant" for turn in self.turns)
 
     @property
-    def shows_an_ending(self) -> bool:
+    def has_end_target(self) -> bool:
         """Whether an end-of-conversation target belongs after the last turn."""
         return self.complete and bool(self.turns) and self.turns[-1].role == "assistant"
 
@@ -65,7 +65,7 @@ class Conversation:
         return [{"role": turn.role, "content": turn.content} for turn in self.turns]
 
 
-def without_system(conversation: Conversation) -> Conversation:
+def hide_system_prompt(conversation: Conversation) -> Conversation:
     """The conversation as its user knows it: the assistant's system prompt is hidden from people."""
     turns = conversation.turns
     if not turns or turns[0].role != "system":
@@ -132,5 +132,5 @@ def _is_unicode(text: str) -> bool:
 def with_intent(conversation: Conversation) -> Conversation:
     """The conversation with its intent as a leading system turn, as UserLM-8b is given it. The user's side sees it."""
     intent = Turn("system", str(conversation.meta["intent"]), "fixed")
-    heard = without_system(conversation)
+    heard = hide_system_prompt(conversation)
     return replace(heard, turns=(intent, *heard.turns), context=heard.context + 1 if heard.context else 0)

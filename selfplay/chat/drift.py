@@ -17,12 +17,12 @@ _DRIFT = re.compile(
 )
 
 
-def drifts(text: str, answered: str | None) -> bool:
+def is_role_drift(text: str, answered: str | None) -> bool:
     """Whether a user turn speaks as the assistant; `answered` is the assistant's turn before it."""
-    echo = answered is not None and len(text.split()) >= SHORT and folded(text) == folded(answered)
+    echo = answered is not None and len(text.split()) >= SHORT and normalise(text) == normalise(answered)
     return echo or _DRIFT.search(text) is not None
 
 
-def folded(text: str) -> str:
+def normalise(text: str) -> str:
     """The text without differences of case and spacing, to find repeats by."""
     return " ".join(text.casefold().split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -16,9 +17,30 @@ from selfplay.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    TokenizerLoader = Callable[[Path], PreTrainedTokenizerBase]
+
 EMBEDDED = "nano"
 _RECORDS = ("training.json", "deepspeed.json")
 ModelKind = Literal["base", "simulator", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleModel:
+    """A model that speaks for one role, checked before anything is started: a folder, or the URL of a server.
+
+    `renderer` is there where prompts are rendered here; `tokenizer` is its folder, of a server's model too.
+    """
+
+    role: Role
+    folder: Path | None
+    url: str | None
+    renderer: ChatRenderer | None
+    tokenizer: Path | None = None
+
+    def provenance(self) -> dict[str, str]:
+        """Path or URL, and the content hash of the folder, or of a served model's tokenizer."""
+        known = self.folder or self.tokenizer
+        return {"path": str(self.folder or self.url), "content_hash": content_hash(known) if known else ""}
 
 
 def locate_model(name: str, kind: ModelKind) -> Path:
@@ -39,18 +61,21 @@ def locate_model(name: str, kind: ModelKind) -> Path:
     return folder
 
 
-def load_renderer(folder: Path, role: Role) -> ChatRenderer:
+def load_renderer(folder: Path, role: Role, load: TokenizerLoader | None = None) -> ChatRenderer:
     """The tokenizer and chat template of a folder, checked to speak for `role`.
+
+    Args:
+        load: the tokenizer of a folder; a cached one, where both sides of a run share a folder.
 
     Raises:
         ModelError: no usable tokenizer or template, one that opens the other side's turn, or a simulator without an
             end-of-conversation token.
     """
-    tokenizer = load_tokenizer(folder)
+    tokenizer = (load or load_tokenizer)(folder)
     renderer = ChatRenderer(tokenizer, for_both_sides(tokenizer.chat_template, role))
-    if not renderer.opens(role):
+    if not renderer.opens_turn_of(role):
         other = "assistant" if role == "user" else "user"
-        hint = " To have an assistant play the user, set prompted_user." if role == "user" else ""
+        hint = " To have an assistant play the user, set simulator.prompted." if role == "user" else ""
         raise ModelError(
             f"{folder}: its chat template does not open a {role} turn; expected a model trained for the {role} side. "
             f"Is this the {other}'s folder?{hint}"

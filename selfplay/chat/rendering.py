@@ -92,7 +92,7 @@ class ChatRenderer:
         """Whether the template marks trained text at all."""
         return re.search(r"\{%-?\s*generation\s*-?%\}", self.template) is not None
 
-    def opens(self, role: Role) -> bool:
+    def opens_turn_of(self, role: Role) -> bool:
         """Whether the template's generation prompt opens a turn of `role`."""
         before: tuple[Role, ...] = () if role == "user" else ("user",)
         opened, _ = self._render_text(before, False, True)
@@ -121,7 +121,7 @@ class ChatRenderer:
         """The ids by which this side ends the conversation; none where it cannot."""
         return [] if self.end_of_conversation_id is None else [self.end_of_conversation_id]
 
-    def said(self, text: str) -> tuple[str, bool]:
+    def parse_sampled(self, text: str) -> tuple[str, bool]:
         """A sampled text as what was said, and whether its words ended the conversation."""
         return text, False
 
@@ -145,7 +145,7 @@ class ChatRenderer:
     def render(self, conversation: Conversation) -> Rendered:
         """The whole conversation as training sees it, the end of the conversation included where it is known."""
         turns = conversation.turns
-        pieces = self._pieces(tuple(turn.role for turn in turns), conversation.shows_an_ending, False)
+        pieces = self._pieces(tuple(turn.role for turn in turns), conversation.has_end_target, False)
         spoken = [piece for piece in pieces if piece.text is None]
         contents = self._boundary.encode(
             [(piece.lead + turns[piece.message].content, piece.continues) for piece in spoken]

@@ -1,4 +1,4 @@
-"""`selfplay data ...`: clean, mix, and the lists of datasets and formats. Parses, calls `selfplay.app` and prints."""
+"""`selfplay data ...`: clean, mix, and the lists of datasets and formats."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Annotated, Literal
 
 import typer
 
-data_cli = typer.Typer(
+cli = typer.Typer(
     help="Human conversations: clean them, mix them, find them.", no_args_is_help=True, rich_markup_mode=None
 )
 
 Sources = Annotated[list[str], typer.Argument(help="Catalogue names, files, or organisation/name on the hub.")]
 
 
-@data_cli.command()
+@cli.command()
 def clean(
     sources: Sources,
     out: Annotated[Path, typer.Option(help="File to write, .jsonl or .parquet.")],
@@ -24,7 +24,7 @@ def clean(
     format: Annotated[str | None, typer.Option(help="Source schema, if not recognised; see `data formats`.")] = None,
     html: Annotated[bool | None, typer.Option(help="HTML turns become Markdown.")] = None,
     artefacts: Annotated[bool | None, typer.Option(help='Take out "Copy code" and "2 / 2".')] = None,
-    personal: Annotated[
+    pii: Annotated[
         Literal["keep", "mask", "drop"] | None, typer.Option(help="E-mail, phone, keys, card numbers.")
     ] = None,
     language: Annotated[
@@ -41,21 +41,22 @@ def clean(
     strict: Annotated[bool | None, typer.Option("--strict", help="Stop at the first bad row.")] = None,
 ) -> None:
     """Turn dumps of conversations into clean, deduplicated, counted ones."""
-    from selfplay import app
-    from selfplay import recipe as config
-    from selfplay.console import data as console_data
-
     given = dict(locals())
-    overrides = {name: given[name] for name in app.CleanConfig.model_fields if name in given}
+    from selfplay.console import data as console
+    from selfplay.data.cleaning.config import CleanConfig
+    from selfplay.data.cleaning.pipeline import clean
+    from selfplay.recipe import load_recipe
+
+    overrides = {name: given[name] for name in CleanConfig.model_fields if name in given}
     overrides["languages"] = language or None
-    settings = config.load_recipe(recipe, app.CleanConfig, overrides)
+    config = load_recipe(recipe, CleanConfig, overrides)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is cleared away
-    with console_data.cleaning_progress() as progress:
-        tally = app.clean(sources, out, settings, format=format, workers=workers, on_progress=progress)
-    console_data.print_cleaning(tally, out)
+    with console.cleaning_progress() as progress:
+        tally = clean(sources, out, config, format=format, workers=workers, on_progress=progress)
+    console.print_cleaning(tally, out)
 
 
-@data_cli.command()
+@cli.command()
 def mix(
     sources: Annotated[list[str], typer.Argument(help="NAME or NAME=WEIGHT; files work too.")],
     out: Annotated[Path, typer.Option(help="Folder for train.jsonl and validation.jsonl.")],
@@ -63,22 +64,13 @@ def mix(
     seed: Annotated[int, typer.Option(help="Same seed, same mixture in the same order.")] = 0,
 ) -> None:
     """Mix datasets by weight, shuffled, with a validation split."""
-    from selfplay import app
-    from selfplay.console import generate as console
+    from selfplay.console.data import print_mixture
+    from selfplay.data.mixing import mix
 
-    mixed = app.mix(sources, out, held_out=held_out, seed=seed)
-    total = mixed.train.total()
-    rows = [
-        (name, f"{mixed.read[name]:,}", f"{mixed.train[name]:,}", f"{mixed.train[name] / total:.1%}",
-         f"{mixed.validation[name]:,}")
-        for name in mixed.read
-    ]  # fmt: skip
-    console.print_rows("mixture", ("dataset", "conversations", "train", "share", "validation"), rows)
-    for reason, count in mixed.loaded.refused.counts.most_common():
-        console.say(f"left out {count} rows: {reason} (first: {mixed.loaded.refused.examples[reason]})")
+    print_mixture(mix(sources, out, held_out=held_out, seed=seed))
 
 
-@data_cli.command("list")
+@cli.command("list")
 def list_datasets(
     text: Annotated[str | None, typer.Argument(help="Part of a name or title.")] = None,
     language: Annotated[Literal["EN", "CN", "EN/CN", "ML"] | None, typer.Option(help="ML: several.")] = None,
@@ -87,30 +79,31 @@ def list_datasets(
     ] = None,
 ) -> None:
     """List the catalogue."""
-    from selfplay import app
-    from selfplay.console import data as console_data
+    from selfplay.console.data import print_datasets
+    from selfplay.data.catalogue import datasets
 
-    console_data.print_datasets(app.datasets(language, generation, text or ""))
+    print_datasets(datasets(language, generation, text or ""))
 
 
-@data_cli.command()
-def show(name: Annotated[str, typer.Argument(help="Catalogue name, or a file.")]) -> None:
+@cli.command()
+def show(name: Annotated[str, typer.Argument(help="Catalogue name, file, or run folder.")]) -> None:
     """Show one dataset: what it is, where it is, and its first conversation where the file is here."""
-    from selfplay import app
-    from selfplay.console import data as console_data
-    from selfplay.console import generate as console
+    from selfplay.console.data import print_dataset
+    from selfplay.console.generate import print_conversation
+    from selfplay.data.catalogue import dataset_named, local_file
+    from selfplay.data.loading import first_conversation
 
-    if not Path(name).is_file():
-        entry = app.entry_named(name)
-        console_data.print_dataset(entry, app.local_file(entry))
-    if (first := app.first_conversation(name)) is not None:
-        console.print_conversation(first)
+    if not Path(name).exists():
+        dataset = dataset_named(name)
+        print_dataset(dataset, local_file(dataset))
+    if (first := first_conversation(name)) is not None:
+        print_conversation(first)
 
 
-@data_cli.command()
+@cli.command()
 def formats() -> None:
     """List the source schemas that can be read."""
-    from selfplay import app
-    from selfplay.console import data as console_data
+    from selfplay.console.data import print_formats
+    from selfplay.data.formats import FORMATS
 
-    console_data.print_formats(app.FORMATS.values())
+    print_formats(FORMATS.values())

@@ -1,4 +1,4 @@
-"""`selfplay curate` and `selfplay loop`: from conversations to the next assistant. Parses, calls `app`, prints."""
+"""`selfplay loop run|status|report` and `selfplay lineage`: the train-generate loop, and what made its results."""
 
 from __future__ import annotations
 
@@ -7,72 +7,70 @@ from typing import Annotated
 
 import typer
 
+from selfplay.cli.options import Settings
 
-def add_commands(cli: typer.Typer) -> None:
-    """The commands between generating and training."""
-    cli.command()(curate)
-    cli.command()(loop)
-    cli.command()(lineage)
-
-
-def curate(
-    sources: Annotated[list[str], typer.Argument(help="Run folders, files or catalogue names.")],
-    out: Annotated[Path, typer.Option(help="File to write, .jsonl or .parquet.")],
-    recipe: Annotated[str, typer.Option(help="YAML file or shipped recipe.")] = "curate/default",
-    against: Annotated[
-        list[str] | None, typer.Option(help="Run, file or name that counts as earlier conversations (repeatable).")
-    ] = None,
-    benchmark: Annotated[list[str] | None, typer.Option(help="Question file to keep out (repeatable).")] = None,
-    memorised_from: Annotated[
-        list[str] | None, typer.Option(help="What the simulator was trained on: copies are counted (repeatable).")
-    ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting: key.key=value.")] = None,
-) -> None:
-    """Keep the conversations that are fit to be learned from; say why of the others. Nothing is deleted."""
-    from selfplay import app
-    from selfplay import recipe as config
-    from selfplay.console import data as console_data
-    from selfplay.console import generate as console
-
-    overrides = {"against": against or None, "benchmarks": benchmark or None, "memorised_from": memorised_from or None}
-    wanted = config.load_recipe(recipe, app.CurateConfig, overrides, config.assignments(settings or []))
-    curated = app.curate(sources, out, wanted, console.say)
-    console_data.print_curation(curated, out)
+cli = typer.Typer(
+    help="Run the train-generate loop: self-play, curation, SFT and evaluation, for N iterations.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Folder = Annotated[Path, typer.Argument(help="Folder of the loop.")]
 
 
-def loop(
-    recipe: Annotated[
-        str, typer.Argument(help="YAML file or shipped recipe; or `status` or `report`, then a loop's folder.")
-    ],
-    folder: Annotated[Path | None, typer.Argument(hidden=True)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the loop.")] = None,
+@cli.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe.")],
+    out: Annotated[Path, typer.Option(help="Folder of the loop.")],
     iterations: Annotated[int | None, typer.Option(help="How many.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the conversations.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any setting: key.key=value.")] = None,
+    settings: Settings = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything the recipe names; start nothing.")
+    ] = False,
     estimate: Annotated[bool, typer.Option("--estimate", help="Only measure what the loop would take.")] = False,
 ) -> None:
-    """Talk, curate, fine-tune the assistant, score, again; `status` shows how far a loop is, `report` writes a page."""
-    from selfplay import app
-    from selfplay import recipe as config
-    from selfplay.console import generate as console
-    from selfplay.console import loop as console_loop
+    """Run every iteration, or resume: completed stages are skipped, interrupted ones resume."""
+    from selfplay.console import loop as console
+    from selfplay.console.generate import RunProgress
+    from selfplay.console.terminal import say
+    from selfplay.loop.config import LoopConfig
+    from selfplay.recipe import assignments, load_recipe
 
-    if recipe == "status":
-        console_loop.print_status(app.loop_status(console_loop.given(folder, out)))
-        return
-    if recipe == "report":
-        for page in app.loop_report(console_loop.given(folder, out)):
-            console.out.print(str(page), markup=False, soft_wrap=True)
-        return
     overrides = {"iterations": iterations, "seed": seed}
-    wanted = config.load_recipe(recipe, app.LoopConfig, overrides, config.assignments(settings or []))
-    if estimate:
-        console_loop.print_foreseen(app.foresee(wanted, console_loop.given(out, folder), console.say))
-        return
-    looped = app.loop(wanted, console_loop.given(out, folder), console.say, console.RunProgress)
-    console_loop.print_status(looped)
-    if looped.alarmed:
-        raise typer.Exit(1)
+    config = load_recipe(recipe, LoopConfig, overrides, assignments(settings or []))
+    if dry_run:
+        from selfplay.loop.run import check_loop
+
+        check_loop(config, out, say)
+    elif estimate:
+        from selfplay.loop.estimate import estimate_loop
+
+        console.print_loop_estimate(estimate_loop(config, out, say))
+    else:
+        from selfplay.loop.run import loop
+
+        state = loop(config, out, say, RunProgress)
+        console.print_status(state)
+        if state.alarmed:
+            raise typer.Exit(1)
+
+
+@cli.command()
+def status(folder: Folder) -> None:
+    """Show how far a loop is: iterations × stages, what went wrong, and why it is over."""
+    from selfplay.console.loop import print_status
+    from selfplay.loop.status import loop_status
+
+    print_status(loop_status(folder))
+
+
+@cli.command()
+def report(folder: Folder) -> None:
+    """Write a page with plots of a loop, as HTML and Markdown."""
+    from selfplay.console.loop import print_pages
+    from selfplay.loop.report.build import loop_report
+
+    print_pages(loop_report(folder))
 
 
 def lineage(
@@ -80,7 +78,7 @@ def lineage(
     id: Annotated[str | None, typer.Argument(help="A conversation of it.")] = None,
 ) -> None:
     """What made a model, a conversation or a score, back to where it began."""
-    from selfplay import app
-    from selfplay.console import loop as console_loop
+    from selfplay.console.loop import print_lineage
+    from selfplay.loop.lineage import lineage
 
-    console_loop.print_lineage(app.lineage(path, id))
+    print_lineage(lineage(path, id))

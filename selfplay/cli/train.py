@@ -1,20 +1,31 @@
-"""`selfplay train ...`: both roles and a base for them, merge, inspect. Parses, calls `selfplay.app` and prints."""
+"""`selfplay train ...`: a user simulator, an assistant or a base for both; adapters merged, masks shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-train_cli = typer.Typer(
+if TYPE_CHECKING:
+    from selfplay.train.roles import TrainedSide
+
+cli = typer.Typer(
     help="Train a user simulator, an assistant, or a base for both.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
-def _train(role: str) -> Callable[..., None]:
-    """The command that trains one role; the three differ in that word."""
+def _side(name: str) -> TrainedSide:
+    from assistant.train import ASSISTANT
+    from selfplay.train.roles import BASE
+    from simulator.train import SIMULATOR
+
+    return {"simulator": SIMULATOR, "assistant": ASSISTANT, "base": BASE}[name]
+
+
+def _train(name: str) -> Callable[..., None]:
+    """The command that trains one side; the three differ in that word."""
 
     def command(
         recipe: Annotated[str, typer.Argument(help="YAML file or shipped recipe.")],
@@ -32,46 +43,54 @@ def _train(role: str) -> Callable[..., None]:
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what the run would take.")] = False,
         resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     ) -> None:
-        from selfplay import app
-        from selfplay import recipe as config
-        from selfplay.console import generate as console
-        from selfplay.console import train as console_train
+        from selfplay.console import train as console
+        from selfplay.console.terminal import say
+        from selfplay.recipe import assignments
+        from selfplay.train.roles import load_training_recipe
 
+        side = _side(name)
         overrides: dict[str, Any] = {"base": base, "data.datasets": data or None, "template": template}
         overrides |= {"processes": processes, "zero": zero, "offload": offload, "lora": lora}
         overrides |= {"optim.max_steps": max_steps, "data.strict": True if strict else None}
-        overrides["out"] = None if out is None else str(out)
-        recipe_ = app.train_recipe(role, recipe, overrides, config.assignments(settings or []))
+        overrides["output_dir"] = None if out is None else str(out)
+        config = load_training_recipe(side, recipe, overrides, assignments(settings or []))
         if dry_run:
-            console_train.print_plan(app.plan_training(recipe_, console.say))
-            return
-        console_train.print_result(app.train(recipe_, resume=resume, say=console.say), recipe_)
+            from selfplay.train.plan import dry_run as plan_training
+
+            console.print_plan(plan_training(config, side, say))
+        else:
+            from selfplay.train.run import train
+
+            console.print_result(train(config, side, resume=resume, say=say), config)
 
     return command
 
 
-for _role, _help in (
+for _name, _help in (
     ("simulator", "Train UserGPT: loss on user turns and the end."),
     ("assistant", "Train an assistant: loss on its turns."),
     ("base", "Train a base for both: loss on every turn."),
 ):
-    train_cli.command(_role, help=_help)(_train(_role))
+    cli.command(_name, help=_help)(_train(_name))
 
 
-@train_cli.command()
+_BY_ROLE = {"user": "simulator", "assistant": "assistant", "all": "base"}
+
+
+@cli.command()
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Folder trained with --lora.")],
     out: Annotated[Path, typer.Option(help="Folder for the whole model.")],
 ) -> None:
     """Put LoRA adapters into their base, for serving."""
-    from selfplay import app
-    from selfplay.console import generate as console
+    from selfplay.console.train import print_merged
+    from selfplay.train.merge import merge
 
-    app.merge_adapters(adapter, out)
-    console.out.print(f"model: {out}", markup=False, soft_wrap=True)
+    merge(adapter, out)
+    print_merged(out)
 
 
-@train_cli.command()
+@cli.command()
 def inspect(
     source: Annotated[str, typer.Argument(help="File or dataset name.")],
     template: Annotated[str, typer.Option(help="Template family or fastchat conversation name.")] = "chatml",
@@ -81,7 +100,7 @@ def inspect(
     id: Annotated[str | None, typer.Option(help="The conversation with this id.")] = None,
 ) -> None:
     """Show a conversation's tokens, the supervised ones coloured."""
-    from selfplay import app
-    from selfplay.console import train as console_train
+    from selfplay.console.train import print_tokens
+    from selfplay.train.inspect import inspect
 
-    console_train.print_tokens(app.inspect(source, template, role, base, number, id))
+    print_tokens(inspect(source, template, _side(_BY_ROLE[role]), base, number, id))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -19,48 +18,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from selfplay.console.generate import err, out, print_rows
-from selfplay.errors import ConfigError
+from selfplay.console.terminal import err, out, print_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.assistant.report import Report
-    from bench.corpus.describe import Described
+    from bench.corpus.run import Corpora
     from bench.nano.sheet import NanoScores
     from bench.simulator.scorecard import Scorecard
-
-
-def named(given: Sequence[str]) -> dict[str, str]:
-    """NAME=PATH texts by name; without a name the last part of the path is it.
-
-    Raises:
-        ConfigError: a name given twice, or a name alone.
-    """
-    rows: dict[str, str] = {}
-    for text in given:
-        if text.startswith(("http://", "https://")):
-            raise ConfigError(f"{text}: a server needs a name for the table; give NAME={text}")
-        name, equals, path = text.partition("=")
-        if not equals or "/" in name:  # a path may hold an equals sign
-            name, path = Path(text).name or text, text
-        if not path:
-            raise ConfigError(f"{text!r} names no path; give NAME=PATH")
-        if name in rows:
-            raise ConfigError(f"two rows are called {name!r}; name them, as in one={rows[name]}")
-        rows[name] = path
-    return rows
-
-
-def set_named(command: str, file: str | None, own: str) -> str:
-    """The question set of a command: its own name, or for sets of one's own the file given.
-
-    Raises:
-        ConfigError: a file where none is taken, or none where one is.
-    """
-    if command == own and file is None:
-        raise ConfigError(f"bench {own} needs the YAML file of a question set")
-    if command != own and file is not None:
-        raise ConfigError(f"bench {command} takes no file; for {file} use `selfplay bench {own} {file}`")
-    return file or command
 
 
 @contextmanager
@@ -89,31 +55,35 @@ def corpus_progress() -> Iterator[Callable[[str], Callable[[int, float | None], 
         yield begin
 
 
-def print_scorecard(card: Scorecard) -> None:
+def print_scorecard(card: Scorecard, folder: Path) -> None:
     """A table a group of metrics, then what was left out and why."""
-    from bench.nano.report import reasons_left_out, scorecard_tables
+    from bench.simulator.report import reasons_left_out, scorecard_tables
 
     for table in scorecard_tables(card, brief=len(card.rows) > 2):
         print_rows(*table)
     if card.left_out:
         print_rows("left out", ("metric and reason",), [(line,) for line in reasons_left_out(card)])
+    out.print(f"scorecard: {folder}/scorecard.md, {folder}/panel.png", markup=False, soft_wrap=True)
 
 
-def print_nano(scores: NanoScores) -> None:
+def print_nano(scores: NanoScores, folder: Path) -> None:
     """A table a human set, and free self-play beside people."""
     from bench.nano.sheet import tables
 
     for table in tables(scores.sheets, scores.free):
         print_rows(*table)
+    out.print(f"scores: {folder}/scores.md", markup=False, soft_wrap=True)
 
 
-def print_corpora(corpora: Sequence[Described], notes: Sequence[str]) -> None:
+def print_corpora(corpora: Corpora, folder: Path | None) -> None:
     """The comparison table, and what it stands on."""
-    from bench.nano.report import corpora_table
+    from bench.corpus.report import corpora_table
 
-    print_rows(*corpora_table(corpora, brief=len(corpora) > 2))
-    for note in notes:
+    print_rows(*corpora_table(corpora.found, brief=len(corpora.found) > 2))
+    for note in corpora.notes:
         out.print(note, style="dim", markup=False, soft_wrap=True)
+    if folder is not None:
+        out.print(f"corpora: {folder}/corpus.md", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from selfplay.console.generate import err, out
+from selfplay.console.terminal import err, out, print_rows, say
 from selfplay.data.catalogue import Dataset
 from selfplay.data.cleaning.report import Tally
 from selfplay.data.formats import Format
 
 if TYPE_CHECKING:
-    from selfplay.curate.run import Curated
+    from selfplay.data.mixing import MixResult
 
 
 @contextmanager
@@ -59,21 +59,6 @@ def print_cleaning(tally: Tally, path: Path) -> None:
     out.print(f"{path}; the whole table: {path}.report.md", markup=False, soft_wrap=True)
 
 
-def print_curation(curated: Curated, path: Path) -> None:
-    """The funnel, and what the simulator said by heart."""
-    print_cleaning(curated.tally, path)
-    out.print(
-        f"{curated.kept:,} conversations are kept; why of the others: {path}.dropped.jsonl",
-        markup=False,
-        soft_wrap=True,
-    )
-    if (copies := curated.copies) is not None:
-        share = f"{copies.copying:,} of {copies.turns:,} user turns ({copies.share:.2%})"
-        out.print(f"{share} copy 50 characters of training turns", markup=False, soft_wrap=True)
-        for id, text in copies.worst[:3]:
-            out.print(f"  {id}: {text[:200]!r}", style="dim", markup=False, soft_wrap=True)
-
-
 _CLEANING = ("rows", "turns", "changed")
 _REASONS = 12
 """Reasons that are listed; the report has all."""
@@ -81,6 +66,19 @@ _REASONS = 12
 
 def _change(before: int, after: int) -> str:
     return f"{after:,}" if before == after else f"{before:,} → {after:,}"
+
+
+def print_mixture(mixed: MixResult) -> None:
+    """A row a dataset: how many conversations went where; then what was left out."""
+    total = mixed.train.total()
+    rows = [
+        (name, f"{mixed.read[name]:,}", f"{mixed.train[name]:,}", f"{mixed.train[name] / total:.1%}",
+         f"{mixed.validation[name]:,}")
+        for name in mixed.read
+    ]  # fmt: skip
+    print_rows("mixture", ("dataset", "conversations", "train", "share", "validation"), rows)
+    for reason, count in mixed.loaded.refused.counts.most_common():
+        say(f"left out {count} rows: {reason} (first: {mixed.loaded.refused.examples[reason]})")
 
 
 def print_datasets(entries: Sequence[Dataset]) -> None:

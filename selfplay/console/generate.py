@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress while a run goes on, tables when it is done.
+"""What `selfplay generate`, `show` and `chat` print: progress while a run goes on, tables when it is done.
 
 Draws events, decides nothing.
 """
@@ -9,9 +9,11 @@ import asyncio
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
@@ -19,16 +21,16 @@ from rich.text import Text
 
 from selfplay.chat.conversation import Conversation, Role, Turn
 from selfplay.chat.speakers import USER_ENDED, Utterance
-from selfplay.generate.estimate import Forecast
-from selfplay.generate.events import EngineRestarted, Event, Planned, Snapshot, Stopping
-from selfplay.serve.vllm_backend import EngineSpec
-from selfplay.store.records import Entry
+from selfplay.console.terminal import err, out, printable
+from selfplay.generate.events import EngineRestarted, Event, RunOpened, Snapshot, Stopping
+from selfplay.store.decisions import Decision
+from selfplay.store.export import ExportResult
+from selfplay.store.records import TurnCommit
 from selfplay.store.summary import RunSummary
 
-out = Console(highlight=False)
-"""Results."""
-err = Console(stderr=True, highlight=False)
-"""Progress and errors."""
+if TYPE_CHECKING:
+    from selfplay.generate.estimate import CostEstimate
+    from selfplay.serve.vllm_backend import EngineSpec
 
 _ROLE_STYLE = {"system": "yellow", "user": "cyan", "assistant": "green"}
 
@@ -66,7 +68,7 @@ class RunProgress:
     def __call__(self, event: Event) -> None:
         """Take one event."""
         match event:
-            case Planned(conversations, finished):
+            case RunOpened(conversations, finished):
                 self._progress.update(self._task, total=conversations, completed=finished)
             case Snapshot():
                 self._progress.update(
@@ -92,7 +94,7 @@ def _rates(now: Snapshot) -> str:
     return f"{rates}\n  {' · '.join(details)}"
 
 
-class TerminalPerson:
+class TerminalSpeaker:
     """A person at the terminal: reads what is said as it is said, types one side's turns."""
 
     def __init__(self, role: Role) -> None:
@@ -106,7 +108,7 @@ class TerminalPerson:
             line = (await _ask(f"[bold]{self._role}[/bold]> ")).strip()
         return Utterance(None, USER_ENDED) if line == "/quit" else Utterance(Turn(self._role, line, "human"))
 
-    async def commit(self, entry: Entry) -> None:
+    async def commit(self, entry: TurnCommit) -> None:
         """Show the model's turn, and why the conversation ended."""
         for turn in entry.turns:
             if turn.origin == "sampled":
@@ -152,37 +154,45 @@ def print_summary(summary: RunSummary, folder: str) -> None:
     out.print(f"run: {folder}", style="bold", markup=False, soft_wrap=True)
 
 
-def print_conversation(conversation: Conversation) -> None:
-    """One conversation, a panel a turn."""
+def print_conversation(conversation: Conversation, decisions: Sequence[Decision] = ()) -> None:
+    """One conversation, a panel a turn; then what curations decided about it."""
     human = all(turn.origin == "human" for turn in conversation.turns)
     ended = conversation.ended or ("" if human else "unfinished")
     out.print(Text(f"{conversation.id}  {conversation.rounds} rounds  {ended}", "bold"))
     for turn in conversation.turns:
         print_turn(turn, with_origin=not human)
+    for decision in decisions:
+        out.print(str(decision), markup=False, soft_wrap=True)
+
+
+def print_export(result: ExportResult, path: Path) -> None:
+    """How many conversations were written, and what was left out."""
+    left_out = ", ".join(f"{count} {reason}" for reason, count in result.left_out.most_common()) or "none"
+    out.print(f"{result.rows} conversations written to {path}; left out: {left_out}", markup=False, soft_wrap=True)
 
 
 def print_turn(turn: Turn, *, with_origin: bool = True) -> None:
     """One turn. Text of models is data: markup in it is not interpreted."""
     title = f"{turn.role} ({turn.origin})" if with_origin and turn.origin != "sampled" else turn.role
     style = _ROLE_STYLE[turn.role]
-    out.print(Panel(Text(_printable(turn.content)), title=title, title_align="left", border_style=style, expand=False))
+    out.print(Panel(Text(printable(turn.content)), title=title, title_align="left", border_style=style, expand=False))
 
 
-def print_forecast(forecast: Forecast) -> None:
+def print_estimate(estimate: CostEstimate) -> None:
     """What a run would take."""
-    title = f"{forecast.conversations:,} conversations, foreseen from {forecast.measured}"
+    title = f"{estimate.conversations:,} conversations, foreseen from {estimate.measured}"
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
-    table.add_row("turns", f"{forecast.turns:,.0f}", f"± {forecast.spread:.0%}, as all figures below")
-    for role, tokens in forecast.sampled_tokens.items():
-        table.add_row(f"{role} tokens sampled", f"{tokens:,.0f}", f"{forecast.prompt_tokens[role]:,.0f} of prompts")
-    start = f"and {forecast.start_seconds:.0f} s until the engines are up"
-    table.add_row("time", f"≤ {timedelta(seconds=round(forecast.seconds))}", start)
-    table.add_row("disk", f"{forecast.disk_bytes / 2**20:,.1f} MiB", "run folder")
-    if forecast.cost:
-        table.add_row("cost", f"{forecast.cost:,.2f}", "at the prices given")
+    table.add_row("turns", f"{estimate.turns:,.0f}", f"± {estimate.spread:.0%}, as all figures below")
+    for role, tokens in estimate.sampled_tokens.items():
+        table.add_row(f"{role} tokens sampled", f"{tokens:,.0f}", f"{estimate.prompt_tokens[role]:,.0f} of prompts")
+    start = f"and {estimate.start_seconds:.0f} s until the engines are up"
+    table.add_row("time", f"≤ {timedelta(seconds=round(estimate.seconds))}", start)
+    table.add_row("disk", f"{estimate.disk_bytes / 2**20:,.1f} MiB", "run folder")
+    if estimate.cost:
+        table.add_row("cost", f"{estimate.cost:,.2f}", "at the prices given")
     out.print(table)
 
 
@@ -213,34 +223,6 @@ def _ranges(cores: Sequence[int]) -> str:
         else:
             parts.append([core])
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
-
-
-def _printable(text: str) -> str:
-    """Text of models and servers without terminal control characters."""
-    return "".join(character for character in text if character.isprintable() or character in "\n\t")
-
-
-def say(line: str) -> None:
-    """A line of progress; data in it is not markup."""
-    err.print(line, markup=False, soft_wrap=True)
-
-
-def print_recipes(recipes: Mapping[str, str]) -> None:
-    """Names and descriptions of recipes."""
-    table = Table("recipe", "what it does")
-    for name, description in recipes.items():
-        table.add_row(name, description)
-    out.print(table)
-
-
-def print_rows(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table; the first column is text, the others are figures."""
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    out.print(table)
 
 
 def _count_rows(table: Table, name: str, counts: Mapping[str, int], total: int | None) -> None:

@@ -11,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from selfplay.console.generate import out, print_rows
-from selfplay.errors import ConfigError
+from selfplay.console.terminal import out, print_rows
 from selfplay.loop.config import STAGES
-from selfplay.loop.metrics import Value, by_iteration, number
+from selfplay.loop.metrics import MetricValue, by_iteration, number
+from selfplay.loop.status import progress_of
 
 if TYPE_CHECKING:
-    from selfplay.loop.estimate import Foreseen
-    from selfplay.loop.ledger import Entry
-    from selfplay.loop.lineage import Made
-    from selfplay.loop.run import Looped
+    from selfplay.loop.estimate import StageEstimate
+    from selfplay.loop.ledger import StageRecord
+    from selfplay.loop.lineage import Artefact
+    from selfplay.loop.status import LoopState
 
 _SHOWN = {
     "simulator": {"trained_on": "learned from", "eval_loss": "held-out loss"},
@@ -33,19 +33,7 @@ _SHOWN = {
 _STYLES = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "stale": "dim"}
 
 
-def given(*folders: Path | None) -> Path:
-    """The folder of a loop.
-
-    Raises:
-        ConfigError: none is named.
-    """
-    named = [folder for folder in folders if folder is not None]
-    if not named:
-        raise ConfigError("name the loop's folder: selfplay loop RECIPE --out FOLDER, selfplay loop status FOLDER")
-    return named[0]
-
-
-def print_status(looped: Looped) -> None:
+def print_status(looped: LoopState) -> None:
     """A row an iteration, a column a stage: state, duration, key figures; then what is wrong, and why it is over."""
     entries = {(entry.iteration, entry.stage): entry for entry in looped.entries}
     stages = [stage for stage in STAGES if any(key[1] == stage for key in entries)]
@@ -61,7 +49,7 @@ def print_status(looped: Looped) -> None:
         out.print(line, style=style, markup=False, soft_wrap=True)
 
 
-def print_foreseen(stages: Sequence[Foreseen]) -> None:
+def print_loop_estimate(stages: Sequence[StageEstimate]) -> None:
     """A row a stage: what one takes, how often, and all of it."""
     rows = [
         (
@@ -88,12 +76,18 @@ def _mib(size: float) -> str:
     return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
 
 
-def print_lineage(made: Made) -> None:
+def print_pages(pages: Sequence[Path]) -> None:
+    """The paths of written pages, a line each."""
+    for page in pages:
+        out.print(str(page), markup=False, soft_wrap=True)
+
+
+def print_lineage(made: Artefact) -> None:
     """A tree: what it is, how it was made, what from."""
     out.print(_branch(Tree(Text(made.what, style="bold")), made))
 
 
-def _branch(tree: Tree, made: Made) -> Tree:
+def _branch(tree: Tree, made: Artefact) -> Tree:
     for name, fact in made.facts:
         if fact:
             tree.add(Text.assemble((f"{name}: ", "dim"), fact))
@@ -102,13 +96,13 @@ def _branch(tree: Tree, made: Made) -> Tree:
     return tree
 
 
-def _remarks(looped: Looped) -> list[tuple[str, str]]:
+def _remarks(looped: LoopState) -> list[tuple[str, str]]:
     """What broke, what drifts, and how far the loop is."""
     broken = [entry for entry in looped.entries if entry.error is not None]
     lines = [(f"iteration {entry.iteration}, {entry.stage} {entry.state}: {entry.error}", "red") for entry in broken]
     for one in looped.checked:
         if one.alarm:
-            alarm = one.limit.then == "stop"
+            alarm = one.limit.action == "stop"
             lines.append(
                 (f"{'ALARM' if alarm else 'warning'}, iteration {one.iteration}: {one}", "red" if alarm else "yellow")
             )
@@ -121,9 +115,7 @@ def _remarks(looped: Looped) -> list[tuple[str, str]]:
     return [*lines, (f"{done} of {planned} iterations, {told}", "")]
 
 
-def _cell(looped: Looped, entry: Entry | None, sets: list[str]) -> Text:
-    from selfplay.app import progress_of
-
+def _cell(looped: LoopState, entry: StageRecord | None, sets: list[str]) -> Text:
     if entry is None:
         return Text("")
     took = "" if entry.seconds is None else f" {timedelta(seconds=round(entry.seconds))}"
@@ -138,7 +130,7 @@ def _cell(looped: Looped, entry: Entry | None, sets: list[str]) -> Text:
     return cell
 
 
-def _brief(value: Value) -> str:
+def _brief(value: MetricValue) -> str:
     """A figure and half its interval."""
     spread = "" if value.low is None or value.high is None else f" ±{(value.high - value.low) / 2:.3f}"
     return number(value.value) + spread

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.table import Column, Table
 from rich.text import Text
 
-from selfplay.console.generate import out
-from selfplay.train.config import TrainConfig
-from selfplay.train.inspect import Shown, TrainPlan
-from selfplay.train.run import TrainResult
+from selfplay.console.terminal import out
+
+if TYPE_CHECKING:
+    from selfplay.train.config import TrainConfig
+    from selfplay.train.inspect import TokenView
+    from selfplay.train.plan import TrainDryRun
+    from selfplay.train.run import TrainResult
+
 
 _LEARNED = ("bold black on green3", "bold black on green1")
 _GIVEN = ("default", "bright_black")
 """Two shades each, in turn, so that tokens can be told apart."""
 
 
-def print_plan(plan: TrainPlan) -> None:
+def print_plan(plan: TrainDryRun) -> None:
     """Figures, memory, the DeepSpeed configuration and the launch line."""
     config, figures, memory = plan.config, plan.estimate, plan.estimate.memory
     table = Table(Column("plan", no_wrap=True), Column("", justify="right"), Column(""), box=SIMPLE, show_header=False)
@@ -27,8 +33,12 @@ def print_plan(plan: TrainPlan) -> None:
     table.add_row("parameters", f"{figures.parameters:,}", trained)
     share = figures.supervised / figures.tokens
     table.add_row("tokens an epoch", f"{figures.tokens:,}", f"{figures.supervised:,} supervised ({share:.0%})")
-    batch = f"{config.optim.batch} conversations a step" if config.optim.batch else "as many as fill the batches"
-    each = f"{figures.batches_per_step} × {config.optim.batch_tokens:,} tokens on each of {config.processes}"
+    batch = (
+        f"{config.optim.global_batch_size} conversations a step"
+        if config.optim.global_batch_size
+        else "as many as fill the batches"
+    )
+    each = f"{figures.batches_per_step} × {config.optim.max_tokens_per_batch:,} tokens on each of {config.processes}"
     table.add_row("steps", f"{figures.steps:,}", f"{batch}; {each}")
     table.add_row("memory of each device", _bytes(memory.total), _layout(config))
     for name in ("weights", "gradients", "optimiser", "activations", "logits", "buffers"):
@@ -57,7 +67,12 @@ def print_result(result: TrainResult, config: TrainConfig) -> None:
         )
 
 
-def print_tokens(shown: Shown) -> None:
+def print_merged(path: Path) -> None:
+    """Where the whole model is."""
+    out.print(f"model: {path}", markup=False, soft_wrap=True)
+
+
+def print_tokens(shown: TokenView) -> None:
     """Tokens in colour; where there is none, supervised stretches stand in ⟦ ⟧."""
     text = Text()
     before = False

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field, field_validator, model_validator
 
 from selfplay.data.cleaning.language import LANGUAGES
+from selfplay.recipe import Operational, Settings
 from selfplay.serve.config import EndpointSettings
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Perplexity(_Strict):
+class Perplexity(Settings):
     """Bounds on the perplexity of the assistant's turns under a model."""
 
     model: str
@@ -29,7 +29,7 @@ class Perplexity(_Strict):
         return self
 
 
-class Scores(_Strict):
+class Scores(Settings):
     """Scores that a judge, a reward model or people gave."""
 
     file: str
@@ -37,7 +37,7 @@ class Scores(_Strict):
     lowest: float
 
 
-class Reward(_Strict):
+class Reward(Settings):
     """A reward model that is run here."""
 
     model: str
@@ -45,7 +45,7 @@ class Reward(_Strict):
     lowest: float
 
 
-class Judge(_Strict):
+class Judge(Settings):
     """A judge that rates whole conversations from 1 to 10; one without a verdict is left out."""
 
     judge: str
@@ -60,12 +60,21 @@ class Judge(_Strict):
     """How its server is used."""
 
 
-class CurateConfig(_Strict):
-    """A curation recipe: which conversations of a run are fit to be learned from, in the order it is asked."""
+class CurateConfig(Settings):
+    """A curation recipe: one field per step, in the order the steps are taken."""
 
-    description: str = ""
+    renamed: ClassVar[Mapping[str, str]] = {
+        "endings": "end_reasons",
+        "personal": "pii",
+        "against": "dedup_against",
+        "benchmarks": "decontaminate_against",
+        "memorised_from": "memorization_reference",
+        "banned": "banned_words",
+    }
+
+    description: Operational[str] = ""
     """One line for `selfplay recipes`."""
-    endings: tuple[str, ...] = ("user_ended",)
+    end_reasons: tuple[str, ...] = ("user_ended",)
     """Reasons of ending that are kept; `guardrail` stands for all of its kind. People's conversations have none."""
     min_rounds: int = Field(1, ge=1)
     max_rounds: int | None = Field(None, ge=1)
@@ -83,24 +92,24 @@ class CurateConfig(_Strict):
     """Drop where the assistant refuses (English phrases)."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes of the languages to keep; none: all."""
-    banned: str | None = None
+    banned_words: str | None = None
     """File of words that no turn may hold, a line each."""
-    personal: bool = True
+    pii: bool = True
     """Drop where there are e-mail addresses, phone numbers, keys or card numbers. Generated ones are made up: mask them
     with `selfplay data clean --personal mask` instead, if they are wanted."""
-    benchmarks: tuple[str, ...] = ()
+    decontaminate_against: tuple[str, ...] = ()
     """Question files; what shares 13 words in a row with a question is dropped."""
     duplicates: bool = True
     """Drop what says the same as an earlier conversation."""
     near_duplicates: float | None = Field(0.8, gt=0.3, lt=1)
     """Drop what is at least this similar (Jaccard, 5-word shingles) to an earlier one that is kept."""
-    against: tuple[str, ...] = ()
+    dedup_against: tuple[str, ...] = ()
     """Runs, files or catalogue names whose conversations count as earlier ones: other iterations, human data."""
     perplexity: Perplexity | None = None
     scores: Scores | None = None
     reward: Reward | None = None
     judge: Judge | None = None
-    memorised_from: tuple[str, ...] = ()
+    memorization_reference: tuple[str, ...] = ()
     """What the simulator was trained on: user turns that copy 50 characters of its user turns are counted and shown."""
 
     @field_validator("languages")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.chat.conversation import Conversation
-from selfplay.chat.drift import SHORT, drifts, folded
+from selfplay.chat.drift import SHORT, is_role_drift, normalise
 from selfplay.curate.config import CurateConfig
 from selfplay.data.cleaning.language import unwanted_language
 from selfplay.data.cleaning.personal import masked
@@ -48,25 +48,28 @@ def filters_of(
     Raises:
         ConfigError: the list of banned words cannot be read.
     """
-    found = [Filter("ending", ended_well(config.endings)), Filter("length", of_length(config, count_tokens))]
+    found = [
+        Filter("ending", filter_end_reason(config.end_reasons)),
+        Filter("length", filter_length(config, count_tokens)),
+    ]
     if config.role_drift:
-        found.append(Filter("role drift", without_drift))
+        found.append(Filter("role drift", drop_role_drift))
     if config.repeats:
-        found.append(Filter("repeats", without_repeats))
+        found.append(Filter("repeats", drop_repeats))
     if config.refusals:
-        found.append(Filter("refusals", without_refusals))
-    if config.banned is not None:
-        found.append(Filter("banned words", without_words(read_words(Path(config.banned)))))
+        found.append(Filter("refusals", drop_refusals))
+    if config.banned_words is not None:
+        found.append(Filter("banned words", drop_banned_words(read_words(Path(config.banned_words)))))
     if config.languages:
-        found.append(Filter("languages", in_languages(frozenset(config.languages))))
-    if config.personal:
-        found.append(Filter("personal data", without_personal))
+        found.append(Filter("languages", filter_language(frozenset(config.languages))))
+    if config.pii:
+        found.append(Filter("personal data", drop_pii))
     if benchmarks:
-        found.append(Filter("benchmarks", without_questions(benchmarks)))
+        found.append(Filter("benchmarks", drop_benchmark_questions(benchmarks)))
     return found
 
 
-def ended_well(endings: Sequence[str]) -> Reason:
+def filter_end_reason(endings: Sequence[str]) -> Reason:
     """Simulated conversations by the reason they ended for; people's have none and pass."""
 
     def reason(conversation: Conversation) -> str | None:
@@ -77,7 +80,7 @@ def ended_well(endings: Sequence[str]) -> Reason:
     return reason
 
 
-def of_length(config: CurateConfig, count_tokens: Callable[[Sequence[str]], list[int]]) -> Reason:
+def filter_length(config: CurateConfig, count_tokens: Callable[[Sequence[str]], list[int]]) -> Reason:
     """Rounds, words of the longest turn, tokens in all."""
 
     def reason(conversation: Conversation) -> str | None:
@@ -95,33 +98,33 @@ def of_length(config: CurateConfig, count_tokens: Callable[[Sequence[str]], list
     return reason
 
 
-def without_drift(conversation: Conversation) -> str | None:
+def drop_role_drift(conversation: Conversation) -> str | None:
     """A user who speaks as the assistant."""
     answered: str | None = None
     for turn in conversation.turns:
-        if turn.role == "user" and drifts(turn.content, answered):
+        if turn.role == "user" and is_role_drift(turn.content, answered):
             return "the user speaks as the assistant"
         answered = turn.content if turn.role == "assistant" else answered
     return None
 
 
-def without_repeats(conversation: Conversation) -> str | None:
+def drop_repeats(conversation: Conversation) -> str | None:
     """A side that says a turn of four words or more again."""
     for role in ("user", "assistant"):
         said: set[str] = set()
         for text in conversation.of(role):
-            if len(text.split()) >= SHORT and folded(text) in said:
+            if len(text.split()) >= SHORT and normalise(text) in said:
                 return f"the {role} repeats a turn"
-            said.add(folded(text))
+            said.add(normalise(text))
     return None
 
 
-def without_refusals(conversation: Conversation) -> str | None:
+def drop_refusals(conversation: Conversation) -> str | None:
     """An assistant that refuses."""
     return "the assistant refuses" if any(map(_REFUSAL.search, conversation.of("assistant"))) else None
 
 
-def without_words(banned: Collection[str]) -> Reason:
+def drop_banned_words(banned: Collection[str]) -> Reason:
     """Turns with none of some words, whole words of any case."""
 
     def reason(conversation: Conversation) -> str | None:
@@ -131,7 +134,7 @@ def without_words(banned: Collection[str]) -> Reason:
     return reason
 
 
-def in_languages(wanted: frozenset[str]) -> Reason:
+def filter_language(wanted: frozenset[str]) -> Reason:
     """The language of the conversation, where it can be told."""
 
     def reason(conversation: Conversation) -> str | None:
@@ -141,13 +144,13 @@ def in_languages(wanted: frozenset[str]) -> Reason:
     return reason
 
 
-def without_personal(conversation: Conversation) -> str | None:
+def drop_pii(conversation: Conversation) -> str | None:
     """E-mail addresses, phone numbers, keys, card numbers."""
     found = any(masked(turn.content) != turn.content for turn in conversation.turns)
     return "personal data" if found else None
 
 
-def without_questions(benchmarks: Mapping[str, Callable[[str], bool]]) -> Reason:
+def drop_benchmark_questions(benchmarks: Mapping[str, Callable[[str], bool]]) -> Reason:
     """No turn shares a long run of words with a benchmark's question (GPT-3, arXiv:2005.14165, appendix C)."""
 
     def reason(conversation: Conversation) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from selfplay.chat.drift import folded
+from selfplay.chat.drift import normalise
 
 STRETCH = 50
 """Characters."""
@@ -44,7 +44,7 @@ class Memorised:
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Take every stretch of the texts."""
-        found = [_stretches(folded(text)) for text in texts]
+        found = [_stretches(normalise(text)) for text in texts]
         self._known: Words = np.unique(np.concatenate([*found, np.empty(0, np.uint64)]))
         self.copies = Copies()
 
@@ -68,7 +68,7 @@ class Memorised:
 
     def copied(self, text: str) -> str:
         """The longest copied stretch of a text; empty where there is none."""
-        plain = folded(text)
+        plain = normalise(text)
         found = _among(self._known, _stretches(plain))
         if not found.any():
             return ""

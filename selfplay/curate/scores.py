@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from selfplay.chat.conversation import Conversation
 from selfplay.curate.config import Judge, Reward, Scores
-from selfplay.data.cleaning.duplicates import digest
+from selfplay.data.cleaning.duplicates import text_digest
 from selfplay.errors import BackendError, ConfigError, DataError
-from selfplay.serve.chat_model import folder_identity, is_here, served, served_name
+from selfplay.serve.chat_model import folder_identity, is_here, model_name, open_model
 from selfplay.serve.config import JUDGE_KEY
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ exactly this form: "[[rating]]", for example: "Rating: [[5]]".
 [The end of the conversation]"""
 
 
-def by_file(config: Scores) -> Reasons:
+def score_from_file(config: Scores) -> Reasons:
     """By scores that were given elsewhere.
 
     Raises:
@@ -59,7 +59,7 @@ def by_file(config: Scores) -> Reasons:
     return reasons
 
 
-def by_reward(config: Reward) -> Reasons:
+def score_by_reward_model(config: Reward) -> Reasons:
     """By a reward model.
 
     Raises:
@@ -73,7 +73,7 @@ def by_reward(config: Reward) -> Reasons:
     ]
 
 
-def by_judge(config: Judge, conversations: Iterable[Conversation], folder: Path, say: Say) -> Reasons:
+def score_by_judge(config: Judge, conversations: Iterable[Conversation], folder: Path, say: Say) -> Reasons:
     """By a judge that is asked now; verdicts that are there already are not asked for again.
 
     Args:
@@ -82,10 +82,12 @@ def by_judge(config: Judge, conversations: Iterable[Conversation], folder: Path,
     Raises:
         SelfplayError: no such judge, or it is gone; verdicts that were given stay.
     """
-    from bench.assistant.standings import cause_of
+    from bench.assistant.standings import failure_cause
 
     rows = asyncio.run(_judged(config, [_match(one) for one in conversations], folder, say))
-    told = {row["question_id"]: (None if cause_of(row) else float(row["score"]), cause_of(row)) for row in rows}
+    told = {
+        row["question_id"]: (None if failure_cause(row) else float(row["score"]), failure_cause(row)) for row in rows
+    }
 
     def reasons(asked: Sequence[Conversation]) -> list[str | None]:
         known = [told.get(_key(one), (None, "not asked")) for one in asked]
@@ -95,27 +97,27 @@ def by_judge(config: Judge, conversations: Iterable[Conversation], folder: Path,
 
 
 async def _judged(config: Judge, matches: Sequence[Match], folder: Path, say: Say) -> list[dict[str, Any]]:
-    from bench.assistant.jsonl import hold
+    from bench.assistant.jsonl import open_locked
     from bench.assistant.judge import Judging, judge_all, unjudged
-    from bench.assistant.provenance import check_made
-    from bench.assistant.standings import cause_of
+    from bench.assistant.provenance import check_provenance
+    from bench.assistant.standings import failure_cause
 
-    name = await served_name(config.judge, config.endpoint, JUDGE_KEY)
+    name = await model_name(config.judge, config.endpoint, JUDGE_KEY)
     how = Judging(max_tokens=config.max_tokens, structured=config.structured, seed=config.seed)
     here = is_here(config.judge)
     facts = {"judge": folder_identity(config.judge) if here else name, "prompt": PROMPT, **_settings(config)}
-    with hold(folder / "model_judgment" / f"{name}_single.jsonl") as file:
-        check_made(file.path, facts)
+    with open_locked(folder / "model_judgment" / f"{name}_single.jsonl") as file:
+        check_provenance(file.path, facts)
         owed = unjudged(matches, file.rows, name)
         say(f"{name} rates {len(owed):,} conversations, {len(matches) - len(owed):,} were rated")
         if owed:
-            async with served(
+            async with open_model(
                 config.judge, name, config.endpoint, JUDGE_KEY, folder, structured=config.structured
             ) as judge:
                 await judge_all(matches, file, judge, how)
         asked = {match.question for match in matches}
         rows = [row for row in file.rows if row["question_id"] in asked]  # the file may tell of others too
-    failed = [cause for row in rows if (cause := cause_of(row)) is not None and cause.startswith("failed:")]
+    failed = [cause for row in rows if (cause := failure_cause(row)) is not None and cause.startswith("failed:")]
     if failed:
         raise BackendError(
             f"{name}: {len(failed):,} of {len(matches):,} verdicts failed ({', '.join(sorted(set(failed)))}); those "
@@ -140,7 +142,7 @@ def _match(conversation: Conversation) -> Match:
 
 def _key(conversation: Conversation) -> str:
     """What a conversation is known by among judgments: ids of several runs may be the same."""
-    return f"{conversation.id}-{blake2b(digest(conversation), digest_size=6).hexdigest()}"
+    return f"{conversation.id}-{blake2b(text_digest(conversation), digest_size=6).hexdigest()}"
 
 
 def _reason(score: float | None, lowest: float, without: str) -> str | None:

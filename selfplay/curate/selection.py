@@ -18,7 +18,7 @@ import numpy as np
 from selfplay.chat.conversation import Conversation
 from selfplay.curate.config import CurateConfig
 from selfplay.curate.filters import Filter
-from selfplay.data.cleaning.duplicates import ExactDuplicates, NearDuplicates, digest, signatures
+from selfplay.data.cleaning.duplicates import ExactDuplicates, NearDuplicates, signatures, text_digest
 from selfplay.data.cleaning.report import Count, Tally
 
 EXACT, NEAR = "exact duplicates", "near duplicates"
@@ -30,7 +30,7 @@ Step = tuple[str, str]
 
 
 @dataclass(slots=True)
-class Verdicts:
+class Selection:
     """What became of each conversation, in order: None where it is kept."""
 
     tally: Tally = field(default_factory=Tally)
@@ -57,18 +57,18 @@ class Verdicts:
         return [place for place, why in enumerate(self.left_out) if why is None]
 
 
-def judge(
+def select(
     conversations: Iterable[Conversation],
     filters: Sequence[Filter],
     config: CurateConfig,
     earlier: Iterable[Conversation] = (),
-) -> Verdicts:
+) -> Selection:
     """Which conversations stay, after filters and duplicates.
 
     Args:
         earlier: conversations that count as already there; none of them is judged.
     """
-    verdicts = Verdicts(Tally(steps={step.name: Count() for step in filters}))
+    verdicts = Selection(Tally(steps={step.name: Count() for step in filters}))
     with TemporaryDirectory(prefix="selfplay-curate-") as name, closing(_Duplicates(Path(name), config)) as duplicates:
         duplicates.add(earlier, None)
         duplicates.add(_filtered(conversations, filters, verdicts), verdicts)
@@ -78,7 +78,7 @@ def judge(
     return verdicts
 
 
-def rows_left_out(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
+def rows_left_out(verdicts: Selection) -> Iterator[dict[str, Any]]:
     """A row a conversation that is left out: {id, step, reason}."""
     for id, why in zip(verdicts.ids, verdicts.left_out, strict=True):
         if why is not None:
@@ -86,7 +86,7 @@ def rows_left_out(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
 
 
 def _filtered(
-    conversations: Iterable[Conversation], filters: Sequence[Filter], verdicts: Verdicts
+    conversations: Iterable[Conversation], filters: Sequence[Filter], verdicts: Selection
 ) -> Iterator[Conversation]:
     for conversation in conversations:
         verdicts.ids.append(conversation.id)
@@ -120,7 +120,7 @@ class _Duplicates:
         self._places: list[int | None] = []
         """Of each row its place among the verdicts; None: an earlier conversation."""
 
-    def add(self, conversations: Iterable[Conversation], verdicts: Verdicts | None) -> None:
+    def add(self, conversations: Iterable[Conversation], verdicts: Selection | None) -> None:
         """Take conversations in; of judged ones those that no filter has left out."""
         batch: list[Conversation] = []
         for conversation in conversations:
@@ -133,7 +133,7 @@ class _Duplicates:
                 batch = []
         self._take(batch)
 
-    def decide(self, verdicts: Verdicts) -> None:
+    def decide(self, verdicts: Selection) -> None:
         """Leave out what repeats, or is like, an earlier one that stays."""
         kept = np.ones(len(self._places), bool)
         searches = ((EXACT, self._exact, "repeats an earlier one"), (NEAR, self._near, "is like an earlier one"))
@@ -161,14 +161,14 @@ class _Duplicates:
         if not batch:
             return
         if self._exact is not None:
-            self._exact.add(b"".join(map(digest, batch)))
+            self._exact.add(b"".join(map(text_digest, batch)))
         if self._near is not None:
             texts = ["\n".join(turn.content for turn in conversation.turns) for conversation in batch]
             self._near.add(signatures(texts).tobytes())
 
 
 def leave_out_by(
-    verdicts: Verdicts,
+    verdicts: Selection,
     name: str,
     reason_of: Callable[[Sequence[Conversation]], Sequence[str | None]],
     conversations: Iterable[Conversation],

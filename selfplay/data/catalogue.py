@@ -23,7 +23,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from selfplay.data.hub import HubDataset
 from selfplay.data.raw_rows import Batch
 from selfplay.data.reading import check_file, read_batches
+from selfplay.data.runs import SELF_PLAY, run_batches
 from selfplay.errors import DataError
+from selfplay.store.store import is_run
 
 SAMPLE = "sample"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -62,12 +64,14 @@ class Dataset(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where rows come from: files, or a hub dataset that is streamed. `format` None: recognised from the rows."""
+    """Where rows come from: files, a hub dataset that is streamed, or a run. `format` None: told from the rows."""
 
     name: str
     format: str | None = None
     paths: tuple[Path, ...] = ()
     hub: HubDataset | None = None
+    run: Path | None = None
+    """Folder of a self-play run."""
 
     def batches(self) -> Iterator[Batch]:
         """All rows, in order.
@@ -79,6 +83,8 @@ class Source:
             yield from read_batches(path)
         if self.hub is not None:
             yield from self.hub.batches()
+        if self.run is not None:
+            yield from run_batches(self.run)
 
 
 @cache
@@ -94,7 +100,18 @@ def catalogue() -> dict[str, Dataset]:
     return found
 
 
-def entry_named(name: str) -> Dataset:
+def datasets(language: str | None = None, generation: str | None = None, text: str = "") -> list[Dataset]:
+    """The catalogue, or the part of it with these labels and this text in its name or title."""
+    return [
+        dataset
+        for dataset in catalogue().values()
+        if language in (None, dataset.language)
+        and generation in (None, dataset.generation)
+        and text.lower() in f"{dataset.name} {dataset.title}".lower()
+    ]
+
+
+def dataset_named(name: str) -> Dataset:
     """An entry of the catalogue.
 
     Raises:
@@ -111,7 +128,7 @@ def locate(name: str) -> Source:
     """Where a dataset is.
 
     Args:
-        name: `sample`, a catalogue name, a path, or `organisation/name` on the hub.
+        name: `sample`, a catalogue name, a file, a run folder, or `organisation/name` on the hub.
 
     Raises:
         DataError: not found anywhere; the message says where was looked.
@@ -123,6 +140,8 @@ def locate(name: str) -> Source:
         return _entry_source(catalogue()[name])
     path = Path(name).expanduser()
     if _exists(path):
+        if is_run(path):
+            return Source(SELF_PLAY, "messages", run=path)
         check_file(path)
         return _file_source(name, path)
     if _HUB_NAME.fullmatch(name) and not path.suffix and not path.parent.exists():

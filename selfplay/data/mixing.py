@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -21,7 +21,7 @@ import numpy as np
 
 from selfplay.chat.conversation import Conversation
 from selfplay.data.catalogue import catalogue, locate
-from selfplay.data.loading import Loaded, check_halves, is_held_out, stream
+from selfplay.data.loading import LoadResult, check_split, is_held_out, stream
 from selfplay.data.rows import row_of
 from selfplay.errors import ConfigError, DataError
 from selfplay.files import json_line, write_lines
@@ -34,7 +34,7 @@ class Mixture:
 
     train: list[Conversation] = field(default_factory=list)
     held_out: list[Conversation] = field(default_factory=list)
-    loaded: Loaded = field(default_factory=Loaded)
+    loaded: LoadResult = field(default_factory=LoadResult)
 
 
 def load_mixture(sources: Sequence[str], *, held_out: float, seed: int = 0, strict: bool = False) -> Mixture:
@@ -52,8 +52,8 @@ def load_mixture(sources: Sequence[str], *, held_out: float, seed: int = 0, stri
             if is_held_out(conversation, held_out):
                 mixture.held_out.append(conversation)
             else:
-                mixture.train += [conversation] * copies(conversation, weight, seed)
-    check_halves(mixture.train, mixture.held_out, held_out, mixture.loaded)
+                mixture.train += [conversation] * repeat_count(conversation, weight, seed)
+    check_split(mixture.train, mixture.held_out, held_out, mixture.loaded)
     return mixture
 
 
@@ -65,13 +65,13 @@ def _refuse_holdouts(conversations: Sequence[Conversation]) -> None:
 
 
 @dataclass(slots=True)
-class Mixed:
+class MixResult:
     """How many conversations of each dataset went where."""
 
     read: Counter[str] = field(default_factory=Counter)
     train: Counter[str] = field(default_factory=Counter)
     validation: Counter[str] = field(default_factory=Counter)
-    loaded: Loaded = field(default_factory=Loaded)
+    loaded: LoadResult = field(default_factory=LoadResult)
 
 
 def parse_weights(texts: Sequence[str]) -> dict[str, float]:
@@ -95,21 +95,24 @@ def parse_weights(texts: Sequence[str]) -> dict[str, float]:
     return weights
 
 
-def copies(conversation: Conversation, weight: float, seed: int) -> int:
+def repeat_count(conversation: Conversation, weight: float, seed: int) -> int:
     """How often a conversation is in the mixture."""
     whole = int(weight)
     dataset = str(conversation.meta["dataset"])
     return whole + (unit_interval("mixture", seed, dataset, conversation.id) < weight - whole)
 
 
-def mix(weights: Mapping[str, float], out: Path, *, held_out: float, seed: int) -> Mixed:
-    """Write `train.jsonl` and `validation.jsonl` into a folder. Memory: 24 bytes a conversation.
+def mix(sources: Sequence[str], out: str | Path, *, held_out: float = 0.05, seed: int = 0) -> MixResult:
+    """Mix datasets, each `name` or `name=weight`, into `train.jsonl` and `validation.jsonl` in a folder.
+
+    Memory: 24 bytes a conversation.
 
     Raises:
-        ConfigError: the folder holds a mixture already.
+        ConfigError: a weight that cannot be used, or the folder holds a mixture already.
         DataError: a dataset cannot be read or is kept for scoring, or a half comes out empty.
     """
-    mixed = Mixed()
+    weights, out = parse_weights(sources), Path(out)
+    mixed = MixResult()
     for name in ("train.jsonl", "validation.jsonl"):
         if (out / name).exists():
             raise ConfigError(f"{out} already holds {name}; choose another --out or remove it first")
@@ -121,12 +124,12 @@ def mix(weights: Mapping[str, float], out: Path, *, held_out: float, seed: int) 
             _Shuffled(Path(folder) / "validation") as validation,
         ):
             for name, weight in weights.items():
-                loaded = Loaded()
+                loaded = LoadResult()
                 for conversation in stream(locate(name), loaded):
                     _refuse_holdouts([conversation])
                     mixed.read[name] += 1
                     held = is_held_out(conversation, held_out)
-                    times = 1 if held else copies(conversation, weight, seed)
+                    times = 1 if held else repeat_count(conversation, weight, seed)
                     (mixed.validation if held else mixed.train)[name] += times
                     half = "validation" if held else "train"
                     line = json_line(row_of(replace(conversation, meta={**conversation.meta, "half": half})))

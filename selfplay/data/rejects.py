@@ -10,7 +10,7 @@ from selfplay.errors import DataError, InvalidConversation
 
 
 @dataclass(slots=True)
-class Refusals:
+class Rejects:
     """Reason → rows, and reason → `file:line` of the first one."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -28,7 +28,7 @@ class Refusals:
         """The three most frequent reasons."""
         return "; ".join(f"{reason} ({count})" for reason, count in self.counts.most_common(3))
 
-    def merge(self, other: Refusals) -> None:
+    def merge(self, other: Rejects) -> None:
         """Take a later part's counts in."""
         self.counts.update(other.counts)
         for reason, place in other.examples.items():

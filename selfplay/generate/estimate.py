@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, pstdev
+from tempfile import TemporaryDirectory
 
 from selfplay.errors import SelfplayError
+from selfplay.generate.config import GenerateConfig
+from selfplay.generate.events import Event
+from selfplay.generate.participants import open_participants
+from selfplay.generate.plan import conversation_specs
+from selfplay.generate.play import INTERRUPTED, interruptible, play
+from selfplay.generate.run import no_events, prepare, run_to_end
 from selfplay.store.records import Totals
+from selfplay.store.store import DATABASE, RunStore
+from selfplay.store.summary import prices_of
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class CostEstimate:
     """A run foreseen. `spread`: relative half-width of a 95 % interval around every figure that grows with turns."""
 
     conversations: int
@@ -30,7 +43,7 @@ class Forecast:
     spread: float
 
 
-def forecast(
+def scaled(
     conversations: int,
     turns: Sequence[int],
     totals: Totals,
@@ -38,7 +51,7 @@ def forecast(
     seconds: float,
     disk_bytes: int,
     prices: dict[str, tuple[float, float]],
-) -> Forecast:
+) -> CostEstimate:
     """Scale what a pilot took, all of whose conversations were played to their end, to a whole run.
 
     Args:
@@ -54,7 +67,7 @@ def forecast(
     if not turns or not sum(turns):
         raise SelfplayError("nothing to foresee from: no conversation of the pilot has ended")
     scale = conversations / len(turns)
-    return Forecast(
+    return CostEstimate(
         conversations=conversations,
         measured=len(turns),
         turns=sum(turns) * scale,
@@ -66,3 +79,42 @@ def forecast(
         cost=totals.cost(prices) * scale,
         spread=1.96 * pstdev(turns) / mean(turns) / math.sqrt(len(turns)),
     )
+
+
+PILOT = 32
+"""Conversations that an estimate is made from."""
+
+
+def estimate_run(
+    config: GenerateConfig, on_event: Callable[[Event], None] | None = None, keep: Path | None = None
+) -> CostEstimate:
+    """What a run would take in tokens, time, disk and money, measured on its first conversations.
+
+    Args:
+        keep: folder for the run of those; left out, nothing is kept.
+
+    Raises:
+        SelfplayError: see `generate`.
+    """
+    return run_to_end(_estimate(config, on_event or no_events, keep))
+
+
+async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None], keep: Path | None) -> CostEstimate:
+    """Play the first conversations of the plan to their end; in a folder that is thrown away, if none is named."""
+    run = prepare(config)
+    wanted = run.config.conversations or 0
+    pilot = run.config.model_copy(update={"conversations": min(PILOT, wanted)})
+    asked = time.monotonic()
+    with TemporaryDirectory() as name:
+        folder = keep or Path(name) / "pilot"
+        store = RunStore.create(folder, {}, conversation_specs(pilot, run.openings))
+        with closing(store), interruptible() as interrupt:
+            async with open_participants(pilot, run.sides, folder, on_event) as sides, store:
+                began = time.monotonic()
+                if await play(pilot, store, sides, on_event, interrupt) == INTERRUPTED:
+                    raise asyncio.CancelledError
+                seconds = time.monotonic() - began
+            turns = [len(conversation.turns) for conversation in store.conversations()]
+            totals = store.totals()
+        size = (folder / DATABASE).stat().st_size
+    return scaled(wanted, turns, totals, began - asked, seconds, size, prices_of(run.config.model_dump()))

@@ -10,7 +10,7 @@ from selfplay.chat.speakers import Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class RunOpened:
     """A run is open: conversations in all, and those already finished (more than none on resuming)."""
 
     conversations: int
@@ -90,4 +90,4 @@ class Snapshot:
     """Tries at endpoints that gave no reply, by cause."""
 
 
-Event = Planned | Admitted | Asked | Sampled | ConversationEnded | EngineRestarted | Stopping | Snapshot
+Event = RunOpened | Admitted | Asked | Sampled | ConversationEnded | EngineRestarted | Stopping | Snapshot

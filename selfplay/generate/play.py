@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.events import Event, Planned, Stopping
+from selfplay.generate.events import Event, RunOpened, Stopping
 from selfplay.generate.limits import Limits
-from selfplay.generate.participants import Cast
+from selfplay.generate.participants import Participants
 from selfplay.generate.runner import Runner
 from selfplay.generate.scheduler import Scheduler
 from selfplay.generate.telemetry import RunMetrics, prometheus, report
@@ -64,7 +64,7 @@ def interruptible() -> Iterator[Interrupt]:
 
 
 @contextmanager
-def set_apart() -> Iterator[None]:
+def freeze_gc() -> Iterator[None]:
     """Keep the garbage collector from walking through all that is loaded already, time and again, during a run.
 
     Conversations are made of acyclic objects, freed without it; with transformers loaded it took a third of the time.
@@ -79,7 +79,7 @@ def set_apart() -> Iterator[None]:
 async def play(
     config: GenerateConfig,
     store: RunStore,
-    cast: Cast,
+    participants: Participants,
     on_event: Watcher,
     interrupt: Interrupt,
     *,
@@ -100,23 +100,23 @@ async def play(
             tell(Stopping(why))
 
     limits = Limits(stop, config.max_tokens_total, config.max_hours, store.totals().usage.sampled_tokens)
-    metrics = RunMetrics(partial(_kv_free, cast), partial(_faults, cast))
+    metrics = RunMetrics(partial(_kv_free, participants), partial(_faults, participants))
     watchers: list[Watcher] = [metrics, limits, on_event]
 
     def tell(event: Event) -> None:
         for watcher in watchers:
             watcher(event)
 
-    tell(Planned(*store.counts()))
-    unbounded = sys.maxsize if any(lane.capacity is not None for lane in cast.lanes) else MOST_IN_FLIGHT
-    scheduler = Scheduler(cast.lanes, cast.places, config.max_in_flight or unbounded)
-    runner = Runner(cast.speakers, store, scheduler, config.max_rounds, tell)
+    tell(RunOpened(*store.counts()))
+    unbounded = sys.maxsize if any(budget.capacity is not None for budget in participants.budgets) else MOST_IN_FLIGHT
+    scheduler = Scheduler(participants.budgets, participants.engines_by_role, config.max_in_flight or unbounded)
+    runner = Runner(participants.speakers, store, scheduler, config.max_rounds, tell)
     interrupt.polite.append(partial(stop, INTERRUPTED))
     limits.check()
     clock = limits.start_clock()
     reporting = asyncio.create_task(report(metrics, store.folder, on_event))
     try:
-        with prometheus(metrics, metrics_port), set_apart():
+        with prometheus(metrics, metrics_port), freeze_gc():
             complete = await runner.run(store.unfinished())
     finally:
         interrupt.polite.clear()
@@ -127,10 +127,10 @@ async def play(
     return None if complete else stopped[0]
 
 
-def _kv_free(cast: Cast) -> dict[str, float]:
-    states = {name: engine.kv for name, engine in cast.engines.items()}
+def _kv_free(participants: Participants) -> dict[str, float]:
+    states = {name: engine.kv for name, engine in participants.engines.items()}
     return {name: kv.free / kv.capacity for name, kv in states.items() if kv is not None}
 
 
-def _faults(cast: Cast) -> dict[str, int]:
-    return dict(sum((endpoint.faults for endpoint in cast.endpoints.values()), Counter()))
+def _faults(participants: Participants) -> dict[str, int]:
+    return dict(sum((endpoint.faults for endpoint in participants.endpoints.values()), Counter()))

@@ -1,32 +1,36 @@
-"""Self-play runs: a config becomes engines, speakers and a store, and every conversation is held."""
+"""Self-play runs: settings become engines, speakers and a store, and every conversation is played to its end."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, AsyncExitStack, closing, nullcontext
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import yaml
 
+from selfplay.chat.models import RoleModel
 from selfplay.errors import ConfigError, SelfplayError
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.estimate import Forecast, forecast
-from selfplay.generate.events import Event, Planned
-from selfplay.generate.identity import check_folder, check_served, facts_of, plans_of, prices_of, settled
-from selfplay.generate.participants import cast_of, engine_specs, side_of
+from selfplay.generate.events import Event, RunOpened
+from selfplay.generate.identity import check_folder, check_served_models, run_facts
+from selfplay.generate.participants import engine_specs, open_participants, resolve_sides
+from selfplay.generate.plan import (
+    Openings,
+    conversation_count,
+    conversation_specs,
+    openings_of,
+    with_conversation_count,
+)
 from selfplay.generate.play import INTERRUPTED, interruptible, play
 from selfplay.serve.vllm_backend import EngineSpec
-from selfplay.store.store import DATABASE, RunStore, is_run
+from selfplay.store.records import ConversationSpec
+from selfplay.store.store import RunStore, is_run
 
 T = TypeVar("T")
-PILOT = 32
-"""Conversations that an estimate is made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +64,7 @@ def generate(
     if resume and append:
         raise ConfigError("--append starts more conversations, --resume finishes those there are; use one of them")
     config = with_folder(config, resume or append)
-    return _run(_generate(config, resume, append, on_event or ignore, metrics_port))
-
-
-def estimate(
-    config: GenerateConfig, on_event: Callable[[Event], None] | None = None, keep: Path | None = None
-) -> Forecast:
-    """What a run would take in tokens, time, disk and money, measured on its first conversations.
-
-    Args:
-        keep: folder for the run of those; left out, nothing is kept.
-
-    Raises:
-        SelfplayError: see `generate`.
-    """
-    return _run(_estimate(config, on_event or ignore, keep))
+    return run_to_end(_generate(config, resume, append, on_event or no_events, metrics_port))
 
 
 def placement(config: GenerateConfig) -> list[EngineSpec]:
@@ -83,12 +73,11 @@ def placement(config: GenerateConfig) -> list[EngineSpec]:
     Raises:
         SelfplayError: models that are not there, or cannot be placed on this machine.
     """
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
-    groups = engine_specs(config, sides, Path(config.out or "runs"))
+    groups = engine_specs(config, resolve_sides(config), Path(config.out or "runs"))
     return [spec for group in groups.values() for spec in group]
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end; a second Ctrl-C, which cancels, is what Ctrl-C usually is."""
     try:
         return asyncio.run(work)
@@ -109,63 +98,68 @@ def with_folder(config: GenerateConfig, existing: bool = False) -> GenerateConfi
     return config.model_copy(update={"out": str(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))})
 
 
-def ignore(event: Event) -> None:
+def no_events(event: Event) -> None:
     """For runs nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """Everything a run is made of, resolved once: settings with their number of conversations, openings, models."""
+
+    config: GenerateConfig
+    openings: Openings
+    sides: list[RoleModel]
+
+    def specs(self, start: int = 0) -> Iterator[ConversationSpec]:
+        """The conversations from number `start` on."""
+        return conversation_specs(self.config, self.openings, start)
+
+    def facts(self) -> dict[str, Any]:
+        """What makes this run this run; see `run_facts`."""
+        return run_facts(self.config, self.sides, self.openings)
+
+
+def prepare(config: GenerateConfig, *, resume: bool = False, append: bool = False) -> PreparedRun:
+    """Read the openings, count the conversations, and find and check both models, each once.
+
+    Raises:
+        SelfplayError: something of it cannot be used.
+    """
+    openings = openings_of(config)
+    config = with_conversation_count(config, openings, resume=resume, append=append)
+    conversation_count(config, openings)  # a resumed or grown run needs its openings too
+    return PreparedRun(config, openings, resolve_sides(config))
 
 
 async def _generate(
     config: GenerateConfig, resume: bool, append: bool, on_event: Callable[[Event], None], metrics_port: int | None
 ) -> Run:
     folder = Path(str(config.out))
-    config = settled(config, resume=resume, append=append)
-    plans = plans_of(config)
-    facts = facts_of(config)
+    run = prepare(config, resume=resume, append=append)
+    facts = run.facts()
     check_folder(folder, facts, resume=resume, append=append)
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
     async with AsyncExitStack() as stack:
-        store = RunStore(folder) if resume or append else RunStore.create(folder, facts, plans)
+        store = RunStore(folder) if resume or append else RunStore.create(folder, facts, run.specs())
         stack.callback(store.close)
         if append:
-            store.append(facts, plans_of(config, store.counts()[0]))
+            store.append(facts, run.specs(store.counts()[0]))
         (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False), encoding="utf-8")
-        on_event(Planned(*store.counts()))
+        on_event(RunOpened(*store.counts()))
         interrupt = stack.enter_context(interruptible())
         stopped = None
         if next(store.unfinished(), None) is not None:
-            cast = await stack.enter_async_context(cast_of(config, sides, folder, on_event))
-            check_served(store, {role: endpoint.model for role, endpoint in cast.endpoints.items()})
+            sides = await stack.enter_async_context(open_participants(run.config, run.sides, folder, on_event))
+            check_served_models(store, {role: endpoint.model for role, endpoint in sides.endpoints.items()})
             await stack.enter_async_context(store)
-            stopped = await play(config, store, cast, on_event, interrupt, metrics_port=metrics_port)
+            stopped = await play(run.config, store, sides, on_event, interrupt, metrics_port=metrics_port)
     return Run(folder, stopped)
-
-
-async def _estimate(config: GenerateConfig, on_event: Callable[[Event], None], keep: Path | None) -> Forecast:
-    """Play the first conversations of the plan to their end; in a folder that is thrown away, if none is named."""
-    config = settled(config, resume=False, append=False)
-    wanted = config.conversations or 0
-    pilot = config.model_copy(update={"conversations": min(PILOT, wanted)})
-    sides = [side_of(config, "user"), side_of(config, "assistant")]
-    asked = time.monotonic()
-    with TemporaryDirectory() as name:
-        folder = keep or Path(name) / "pilot"
-        store = RunStore.create(folder, {}, plans_of(pilot))
-        with closing(store), interruptible() as interrupt:
-            async with cast_of(config, sides, folder, on_event) as cast, store:
-                began = time.monotonic()
-                if await play(pilot, store, cast, on_event, interrupt) == INTERRUPTED:
-                    raise asyncio.CancelledError
-                seconds = time.monotonic() - began
-            turns = [len(conversation.turns) for conversation in store.conversations()]
-            totals = store.totals()
-        size = (folder / DATABASE).stat().st_size
-    return forecast(wanted, turns, totals, began - asked, seconds, size, prices_of(config.model_dump()))
 
 
 Watch = Callable[[], AbstractContextManager[Callable[[Event], None]]]
 """What is told how a run goes, while it goes."""
 
 
-def finish(config: GenerateConfig, what: str, watch: Watch = lambda: nullcontext(ignore)) -> None:
+def finish_run(config: GenerateConfig, what: str, watch: Watch = lambda: nullcontext(no_events)) -> None:
     """Begin a run, or go on with it, to its end.
 
     Raises:
@@ -173,7 +167,7 @@ def finish(config: GenerateConfig, what: str, watch: Watch = lambda: nullcontext
         SelfplayError: it stopped for another reason.
     """
     with watch() as on_event:
-        stopped = generate(config, resume=is_run(Path(str(config.out))), on_event=on_event).stopped
+        stopped = generate(config, resume=is_run(str(config.out)), on_event=on_event).stopped
     if stopped == INTERRUPTED:
         raise KeyboardInterrupt
     if stopped is not None:

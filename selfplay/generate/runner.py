@@ -14,14 +14,14 @@ from typing import Protocol
 from selfplay.chat.conversation import Role, Turn
 from selfplay.chat.speakers import MAX_ROUNDS, Speaker, Utterance
 from selfplay.generate.events import Admitted, Asked, ConversationEnded, Event, Sampled
-from selfplay.generate.scheduler import Scheduler, Seat
-from selfplay.store.records import Entry, Unfinished
+from selfplay.generate.scheduler import InFlight, Scheduler
+from selfplay.store.records import PendingConversation, TurnCommit
 
 
-class Journal(Protocol):
+class TurnLog(Protocol):
     """Where entries go; returns once they are safe."""
 
-    async def commit(self, entry: Entry) -> None:
+    async def commit(self, entry: TurnCommit) -> None:
         """Write one entry."""
         ...
 
@@ -32,20 +32,20 @@ class Runner:
 
     speakers: Mapping[Role, Mapping[int, Speaker]]
     """Each side's speaker on each of the scheduler's lanes that serve it."""
-    journal: Journal
+    turn_log: TurnLog
     scheduler: Scheduler
     max_rounds: int
     on_event: Callable[[Event], None]
-    _owed: Iterator[Unfinished] = field(default_factory=lambda: iter(()))
-    _next: Unfinished | None = None
+    _pending: Iterator[PendingConversation] = field(default_factory=lambda: iter(()))
+    _next: PendingConversation | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _aside: dict[Seat, asyncio.Future[None]] = field(default_factory=dict)
+    _preempted: dict[InFlight, asyncio.Future[None]] = field(default_factory=dict)
     _over: asyncio.Event = field(default_factory=asyncio.Event)
     _error: BaseException | None = None
     _stopping: bool = False
-    _broken_off: int = 0
+    _cancelled: int = 0
 
-    async def run(self, owed: Iterable[Unfinished]) -> bool:
+    async def run(self, pending: Iterable[PendingConversation]) -> bool:
         """Play conversations in the given order. What is committed stays, whatever is raised.
 
         Returns:
@@ -55,8 +55,8 @@ class Runner:
             BackendError: an engine is gone.
             StoreError: the journal cannot write.
         """
-        self._owed = iter(owed)
-        self._next = next(self._owed, None)
+        self._pending = iter(pending)
+        self._next = next(self._pending, None)
         try:
             self._fill()
             if self._tasks:
@@ -68,12 +68,12 @@ class Runner:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._error is not None:
             raise self._error
-        return self._next is None and not self._broken_off
+        return self._next is None and not self._cancelled
 
     def stop(self) -> None:
         """Ask for no further turns; those asked for are still finished and committed."""
         self._stopping = True
-        for waits in self._aside.values():
+        for waits in self._preempted.values():
             if not waits.done():
                 waits.set_result(None)
 
@@ -81,14 +81,14 @@ class Runner:
         """Seat whatever has room now: conversations set aside, then new ones."""
         if self._stopping or self._error is not None:
             return
-        while (back := self.scheduler.take_back()) is not None:
-            self._aside.pop(back).set_result(None)
-        while self._next is not None and (seat := self.scheduler.admit(_tokens(self._next.turns))) is not None:
-            task = asyncio.create_task(self._hold(self._next, seat))
+        while (back := self.scheduler.resume_preempted()) is not None:
+            self._preempted.pop(back).set_result(None)
+        while self._next is not None and (conversation := self.scheduler.admit(_tokens(self._next.turns))) is not None:
+            task = asyncio.create_task(self._run_conversation(self._next, conversation))
             self._tasks.add(task)
             task.add_done_callback(self._done)
             self.on_event(Admitted(self.scheduler.in_flight))
-            self._next = next(self._owed, None)
+            self._next = next(self._pending, None)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -102,21 +102,23 @@ class Runner:
         if self._error is not None or not self._tasks:
             self._over.set()
 
-    async def _hold(self, owed: Unfinished, seat: Seat) -> None:
-        turns = list(owed.turns)
+    async def _run_conversation(self, pending: PendingConversation, conversation: InFlight) -> None:
+        turns = list(pending.turns)
         while not self._stopping:
-            given = () if turns else owed.plan.opening
+            given = () if turns else pending.spec.opening
             role = _whose_turn(turns or given)
             self.on_event(Asked(role))
-            utterance = await self.speakers[role][seat.chains[role].lane].speak([*turns, *given], owed.plan.seed)
-            ended = await self._commit(owed.plan.number, turns, given, role, utterance)
+            utterance = await self.speakers[role][conversation.histories[role].engine].speak(
+                [*turns, *given], pending.spec.seed
+            )
+            ended = await self._commit(pending.spec.number, turns, given, role, utterance)
             if ended is not None:
-                self.scheduler.leave(seat)
+                self.scheduler.finish(conversation)
                 self.on_event(ConversationEnded(ended, _rounds(turns), self.scheduler.in_flight))
                 return
-            if not self.scheduler.spoke(seat, role, utterance.context) and not self._stopping:
-                await self._wait_aside(seat)
-        self._broken_off += 1
+            if not self.scheduler.on_turn(conversation, role, utterance.context) and not self._stopping:
+                await self._wait_preempted(conversation)
+        self._cancelled += 1
 
     async def _commit(
         self, number: int, turns: list[Turn], given: tuple[Turn, ...], role: Role, utterance: Utterance
@@ -126,12 +128,14 @@ class Runner:
         new = given if utterance.turn is None else (*given, utterance.turn)
         turns.extend(new)
         ended = utterance.ended or (MAX_ROUNDS if self._full(turns) else None)
-        await self.journal.commit(Entry(number, at, new, utterance.usage, utterance.rejected, ended, utterance.cut))
+        await self.turn_log.commit(
+            TurnCommit(number, at, new, utterance.usage, utterance.rejected, ended, utterance.cut)
+        )
         self.on_event(Sampled(role, utterance.usage, utterance.turn is not None, utterance.rejected))
         return ended
 
-    async def _wait_aside(self, seat: Seat) -> None:
-        waits = self._aside[seat] = asyncio.get_running_loop().create_future()
+    async def _wait_preempted(self, conversation: InFlight) -> None:
+        waits = self._preempted[conversation] = asyncio.get_running_loop().create_future()
         self._fill()  # what it gave up may be what another waits for
         await waits
 

@@ -22,58 +22,60 @@ from selfplay.generate.lengths import LengthEstimate
 
 
 @dataclass(slots=True)
-class Lane:
+class EngineBudget:
     """One engine as the scheduler sees it. `capacity` in KV tokens; None: it does not say (an endpoint, a person)."""
 
     capacity: int | None = None
     block: int = 1
-    longest: int = 0
+    max_context: int = 0
     """Longest history the engine takes, in tokens."""
     held: int = field(default=0, init=False)
     """Tokens of the histories in flight, in whole blocks."""
     reserved: int = field(default=0, init=False)
     """The same with short histories counted at what they are expected to become."""
-    seats: dict[Seat, None] = field(default_factory=dict, init=False)
+    in_flight: dict[InFlight, None] = field(default_factory=dict, init=False)
     """Conversations with a history here, in the order they were seated."""
-    aside: int = field(default=0, init=False)
+    preempted: int = field(default=0, init=False)
     """Chains of conversations set aside that will come back here."""
 
     def fits(self, tokens: int) -> bool:
         """Whether a history of this footprint fits beside the reserved ones; one alone always does."""
-        return self.capacity is None or not self.seats or self.reserved + tokens <= self.capacity
+        return self.capacity is None or not self.in_flight or self.reserved + tokens <= self.capacity
 
     @property
-    def spoken_for(self) -> bool:
+    def has_preempted(self) -> bool:
         """Whether room that comes free belongs to somebody set aside."""
-        return self.capacity is not None and self.aside > 0
+        return self.capacity is not None and self.preempted > 0
 
     @property
-    def overfull(self) -> bool:
+    def over_capacity(self) -> bool:
         """Whether the histories in flight have outgrown the cache."""
         return self.capacity is not None and self.held > self.capacity
 
 
 @dataclass(slots=True)
-class Chain:
+class SideHistory:
     """One side's history of a conversation: where it lives and what it holds there."""
 
-    lane: int
+    engine: int
     tokens: int = 0
     held: int = 0
     reserved: int = 0
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class InFlight:
     """A conversation's place among those in flight."""
 
-    chains: dict[Role, Chain]
+    histories: dict[Role, SideHistory]
 
 
 class Scheduler:
     """Keeps what is in flight within every engine's KV cache. Call order is the only time it knows."""
 
-    def __init__(self, lanes: Sequence[Lane], places: Mapping[Role, Sequence[int]], max_in_flight: int) -> None:
+    def __init__(
+        self, engines: Sequence[EngineBudget], engines_by_role: Mapping[Role, Sequence[int]], max_in_flight: int
+    ) -> None:
         """Start empty.
 
         Args:
@@ -81,15 +83,15 @@ class Scheduler:
             places: for each side, the lanes that serve it (replicas; sides may share).
             max_in_flight: bound on conversations in flight, whatever fits.
         """
-        self.lanes = list(lanes)
-        self._places = {role: tuple(numbers) for role, numbers in places.items()}
+        self.engines = list(engines)
+        self._engines_by_role = {role: tuple(numbers) for role, numbers in engines_by_role.items()}
         self._max_in_flight = max_in_flight
         self._lengths = {
-            role: LengthEstimate(max(self.lanes[number].longest for number in numbers))
-            for role, numbers in self._places.items()
+            role: LengthEstimate(max(self.engines[number].max_context for number in numbers))
+            for role, numbers in self._engines_by_role.items()
         }
         self._in_flight = 0
-        self._aside: dict[Seat, None] = {}
+        self._preempted: dict[InFlight, None] = {}
 
     @property
     def in_flight(self) -> int:
@@ -97,11 +99,11 @@ class Scheduler:
         return self._in_flight
 
     @property
-    def set_aside(self) -> int:
+    def preempted(self) -> int:
         """Conversations waiting for room to go on."""
-        return len(self._aside)
+        return len(self._preempted)
 
-    def admit(self, tokens: Mapping[Role, int]) -> Seat | None:
+    def admit(self, tokens: Mapping[Role, int]) -> InFlight | None:
         """A seat for the next waiting conversation, or None while it has to wait.
 
         Args:
@@ -109,97 +111,109 @@ class Scheduler:
         """
         if self._in_flight >= self._max_in_flight:
             return None
-        chains = {role: Chain(self._emptiest(numbers), tokens.get(role, 0)) for role, numbers in self._places.items()}
-        seat = Seat(chains)
-        if any(self.lanes[chain.lane].spoken_for for chain in chains.values()) or not self._fits(seat):
+        histories = {
+            role: SideHistory(self._least_loaded(numbers), tokens.get(role, 0))
+            for role, numbers in self._engines_by_role.items()
+        }
+        conversation = InFlight(histories)
+        if any(self.engines[history.engine].has_preempted for history in histories.values()) or not self._fits(
+            conversation
+        ):
             return None
-        self._sit(seat)
-        return seat
+        self._allocate(conversation)
+        return conversation
 
-    def take_back(self) -> Seat | None:
+    def resume_preempted(self) -> InFlight | None:
         """Who was set aside first, once it fits again. Those that share no engine do not wait for each other."""
         blocked: set[int] = set()
-        for seat in self._aside:
-            lanes = {chain.lane for chain in seat.chains.values() if self.lanes[chain.lane].capacity is not None}
-            if not lanes & blocked and self._fits(seat):
-                self._leave_aside(seat)
-                self._sit(seat)
-                return seat
-            blocked |= lanes
+        for conversation in self._preempted:
+            engines = {
+                history.engine
+                for history in conversation.histories.values()
+                if self.engines[history.engine].capacity is not None
+            }
+            if not engines & blocked and self._fits(conversation):
+                self._unpreempt(conversation)
+                self._allocate(conversation)
+                return conversation
+            blocked |= engines
         return None
 
-    def spoke(self, seat: Seat, role: Role, tokens: int) -> bool:
+    def on_turn(self, conversation: InFlight, role: Role, tokens: int) -> bool:
         """A side's history now holds `tokens`. Whether the conversation may go on; otherwise it is set aside."""
-        chain = seat.chains[role]
-        self._lengths[role].grew(max(0, tokens - chain.tokens))
-        self._release(chain)
-        chain.tokens = tokens
-        self._claim(role, chain)
-        if any(self._must_go(seat, self.lanes[chain.lane]) for chain in seat.chains.values()):
-            self._stand(seat)
-            self._aside[seat] = None
-            for chain in seat.chains.values():
-                self.lanes[chain.lane].aside += 1
+        history = conversation.histories[role]
+        self._lengths[role].grew(max(0, tokens - history.tokens))
+        self._release(history)
+        history.tokens = tokens
+        self._claim(role, history)
+        if any(
+            self._must_preempt(conversation, self.engines[history.engine])
+            for history in conversation.histories.values()
+        ):
+            self._free(conversation)
+            self._preempted[conversation] = None
+            for history in conversation.histories.values():
+                self.engines[history.engine].preempted += 1
             return False
         return True
 
-    def leave(self, seat: Seat) -> None:
+    def finish(self, conversation: InFlight) -> None:
         """The conversation has ended."""
-        for role in seat.chains:
+        for role in conversation.histories:
             self._lengths[role].ended()
-        self._stand(seat)
+        self._free(conversation)
 
-    def _emptiest(self, numbers: Sequence[int]) -> int:
+    def _least_loaded(self, numbers: Sequence[int]) -> int:
         def load(number: int) -> tuple[bool, int, int]:
-            lane = self.lanes[number]
-            return lane.spoken_for, lane.reserved, len(lane.seats)
+            engine = self.engines[number]
+            return engine.has_preempted, engine.reserved, len(engine.in_flight)
 
         return numbers[0] if len(numbers) == 1 else min(numbers, key=load)
 
-    def _fits(self, seat: Seat) -> bool:
+    def _fits(self, conversation: InFlight) -> bool:
         demands: dict[int, int] = {}
-        for role, chain in seat.chains.items():
-            demands[chain.lane] = demands.get(chain.lane, 0) + self._footprint(role, chain)
-        return all(self.lanes[number].fits(tokens) for number, tokens in demands.items())
+        for role, history in conversation.histories.items():
+            demands[history.engine] = demands.get(history.engine, 0) + self._footprint(role, history)
+        return all(self.engines[number].fits(tokens) for number, tokens in demands.items())
 
-    def _footprint(self, role: Role, chain: Chain) -> int:
+    def _footprint(self, role: Role, history: SideHistory) -> int:
         """What a history takes up on average from now on: at least half of the final length, as it grows up to it."""
-        lane = self.lanes[chain.lane]
-        expected = min(self._lengths[role].final / 2, lane.longest)
-        return _blocks(max(chain.tokens, int(expected)), lane.block)
+        engine = self.engines[history.engine]
+        expected = min(self._lengths[role].final / 2, engine.max_context)
+        return _blocks(max(history.tokens, int(expected)), engine.block)
 
-    def _claim(self, role: Role, chain: Chain) -> None:
-        lane = self.lanes[chain.lane]
-        chain.held = _blocks(chain.tokens, lane.block)
-        chain.reserved = self._footprint(role, chain)
-        lane.held += chain.held
-        lane.reserved += chain.reserved
+    def _claim(self, role: Role, history: SideHistory) -> None:
+        engine = self.engines[history.engine]
+        history.held = _blocks(history.tokens, engine.block)
+        history.reserved = self._footprint(role, history)
+        engine.held += history.held
+        engine.reserved += history.reserved
 
-    def _release(self, chain: Chain) -> None:
-        lane = self.lanes[chain.lane]
-        lane.held -= chain.held
-        lane.reserved -= chain.reserved
+    def _release(self, history: SideHistory) -> None:
+        engine = self.engines[history.engine]
+        engine.held -= history.held
+        engine.reserved -= history.reserved
 
-    def _sit(self, seat: Seat) -> None:
-        for role, chain in seat.chains.items():
-            self._claim(role, chain)
-            self.lanes[chain.lane].seats[seat] = None
+    def _allocate(self, conversation: InFlight) -> None:
+        for role, history in conversation.histories.items():
+            self._claim(role, history)
+            self.engines[history.engine].in_flight[conversation] = None
         self._in_flight += 1
 
-    def _stand(self, seat: Seat) -> None:
-        for chain in seat.chains.values():
-            self._release(chain)
-            self.lanes[chain.lane].seats.pop(seat, None)
+    def _free(self, conversation: InFlight) -> None:
+        for history in conversation.histories.values():
+            self._release(history)
+            self.engines[history.engine].in_flight.pop(conversation, None)
         self._in_flight -= 1
 
-    def _leave_aside(self, seat: Seat) -> None:
-        del self._aside[seat]
-        for chain in seat.chains.values():
-            self.lanes[chain.lane].aside -= 1
+    def _unpreempt(self, conversation: InFlight) -> None:
+        del self._preempted[conversation]
+        for history in conversation.histories.values():
+            self.engines[history.engine].preempted -= 1
 
-    def _must_go(self, seat: Seat, lane: Lane) -> bool:
-        """Whether the lane's histories have outgrown it and `seat` was seated there last, and not alone."""
-        return lane.overfull and len(lane.seats) > 1 and next(reversed(lane.seats)) is seat
+    def _must_preempt(self, conversation: InFlight, engine: EngineBudget) -> bool:
+        """Whether the lane's histories have outgrown it and `conversation` was seated there last, and not alone."""
+        return engine.over_capacity and len(engine.in_flight) > 1 and next(reversed(engine.in_flight)) is conversation
 
 
 def _blocks(tokens: int, block: int) -> int:

@@ -20,7 +20,7 @@ from selfplay.generate.events import (
     ConversationEnded,
     EngineRestarted,
     Event,
-    Planned,
+    RunOpened,
     Sampled,
     Snapshot,
 )
@@ -65,7 +65,7 @@ class RunMetrics:
             self._in_flight = event.in_flight
             self._finished += 1
             self._reasons[event.reason] += 1
-        elif isinstance(event, Planned):
+        elif isinstance(event, RunOpened):
             self._planned, self._finished = event.conversations, event.finished
         elif isinstance(event, EngineRestarted):
             self._restarts += 1

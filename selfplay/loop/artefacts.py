@@ -12,11 +12,11 @@ from typing import Any
 from selfplay.chat.models import EMBEDDED, ModelKind, content_hash, locate_model
 from selfplay.errors import ModelError
 from selfplay.loop.config import Stage
-from selfplay.loop.ledger import Entry, Ledger
+from selfplay.loop.ledger import Ledger, StageRecord
 from selfplay.loop.metrics import by_iteration
-from selfplay.loop.plan import ASSISTANT, BENCH, KEPT, RUN, SIMULATOR
-from selfplay.loop.run import RECIPE
+from selfplay.loop.stages.stage import ASSISTANT, BENCH, KEPT, RUN, SIMULATOR
 from selfplay.loop.stages.training import ADAPTERS
+from selfplay.loop.status import RECIPE
 from selfplay.store.store import DATABASE, is_run
 
 _STAGES: dict[str, Stage] = {
@@ -31,13 +31,13 @@ HASH = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class StageOutput:
     """Where something stands in a loop."""
 
     folder: Path
     name: str
     output: Path
-    entry: Entry
+    entry: StageRecord
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Which stage made it, when, where, with what code, and its figures."""
@@ -45,14 +45,14 @@ class Standing:
         yield "made by", f"iteration {entry.iteration}, {entry.stage} ({entry.state})"
         yield "when", f"{datetime.fromtimestamp(entry.started):%Y-%m-%d %H:%M:%S}, {entry.seconds or 0:,.0f} s"
         yield "where", f"{entry.host}, selfplay {entry.code}"
-        inputs = entry.made_from.get("inputs", {})
+        inputs = entry.identity.get("inputs", {})
         yield "inputs", ", ".join(f"{name} {str(value)[:HASH]}" for name, value in inputs.items())
         figures = by_iteration([(0, entry.figures)])[0]
         yield "figures", ", ".join(f"{name} {value}" for name, value in figures.items())
         yield "settings", str(self.folder / "ledger" / f"{entry.iteration:03d}-{entry.stage}.json")
 
 
-def stage_of(path: Path) -> Standing | None:
+def find_stage(path: Path) -> StageOutput | None:
     """The stage of a loop whose output something is, or is part of."""
     for folder in path.resolve().parents:
         if not (folder / RECIPE).exists() or not (folder / "ledger").is_dir():
@@ -67,7 +67,7 @@ def stage_of(path: Path) -> Standing | None:
             return None
         entry = Ledger(folder).entry(int(inside[0]), _STAGES[name])
         shown = _shown(folder)
-        return None if entry is None else Standing(shown, name, shown / inside[0] / name, entry)
+        return None if entry is None else StageOutput(shown, name, shown / inside[0] / name, entry)
     return None
 
 
@@ -77,7 +77,7 @@ def _shown(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
-def placed(name: str, stage: Standing | None) -> Path | None:
+def locate_artefact(name: str, stage: StageOutput | None) -> Path | None:
     """Where something lies now: in the loop's folder, which may have been moved or copied, or as it was named."""
     path = Path(name)
     *_, iteration, last = ("", "", *path.parts)
@@ -87,7 +87,7 @@ def placed(name: str, stage: Standing | None) -> Path | None:
     return path if path.exists() else None
 
 
-def embedded(content: str | None) -> Path | None:
+def embedded_model(content: str | None) -> Path | None:
     """The embedded model of some content."""
     kinds: tuple[ModelKind, ...] = ("base", "simulator", "assistant")
     folders = [locate_model(EMBEDDED, kind) for kind in kinds] if content else []
@@ -97,22 +97,22 @@ def embedded(content: str | None) -> Path | None:
 def has_record(path: Path) -> bool:
     """Whether it says itself what made it, or is a model."""
     names = ("config.json", "training.json", DATABASE)
-    return any((path / name).exists() for name in names) or beside(path, ".report.json").exists()
+    return any((path / name).exists() for name in names) or sibling(path, ".report.json").exists()
 
 
-def kind_of(path: Path) -> str:
+def path_kind(path: Path) -> str:
     """What a path is called: model, run, folder or file."""
     if (path / "config.json").exists():
         return "model"
     return "run" if is_run(path) else "folder" if path.is_dir() else "file"
 
 
-def beside(path: Path, ending: str) -> Path:
+def sibling(path: Path, ending: str) -> Path:
     """The file that is named after another."""
     return path.with_name(path.name + ending)
 
 
-def record_of(path: Path) -> Mapping[str, Any]:
+def read_record(path: Path) -> Mapping[str, Any]:
     """A record in JSON.
 
     Raises:

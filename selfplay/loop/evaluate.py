@@ -14,29 +14,28 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.assistant.run import bench_questions
+from bench.assistant.run import judge_questions
 from bench.config import JudgeConfig, ScorecardConfig
 from bench.corpus.run import describe_corpora
 from bench.simulator.run import score_simulators
 from selfplay.chat.conversation import Conversation
-from selfplay.curate.run import Sources
-from selfplay.data.cleaning.duplicates import digest
+from selfplay.data.cleaning.duplicates import text_digest
 from selfplay.data.loading import is_held_out
 from selfplay.data.rows import row_of
+from selfplay.data.sources import Sources
 from selfplay.errors import BackendError, DataError
 from selfplay.files import replacing, write_rows
 from selfplay.generate.config import GenerateConfig
-from selfplay.generate.run import finish
+from selfplay.generate.run import finish_run
 from selfplay.loop.config import BenchStage
-from selfplay.loop.metrics import CORPUS, PEOPLE, USERS
-from selfplay.recipe import with_assigned
-from selfplay.settings import flat
+from selfplay.loop.metrics import CORPUS, HUMAN, USERS
+from selfplay.recipe import flat, with_assigned
 
 if TYPE_CHECKING:
-    from bench.intervals import Estimate
+    from bench.intervals import Measurement
 
 Say = Callable[[str], None]
-PEOPLE_FILE, HELD_OUT, EXAMPLES, OPENINGS, JUDGED = (
+HUMAN_FILE, HELD_OUT, EXAMPLES, OPENINGS, JUDGED = (
     "people.jsonl",
     "held_out.json",
     "examples",
@@ -50,7 +49,7 @@ _DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class EvalSpec:
     """What an iteration is measured on. Without `run` (before the first one) only the assistant is."""
 
     iteration: int
@@ -66,7 +65,7 @@ class Measured:
     """Share of a dataset that its training holds out."""
 
 
-def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
+def evaluate(what: EvalSpec, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
     """Measure an iteration; judged answers that are there already are kept.
 
     Returns:
@@ -79,14 +78,14 @@ def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str,
     people = _people(what, stage)
     if not people:
         raise DataError(
-            f"{', '.join(stage.people)}: no conversation of people to measure by; name others in bench.people"
+            f"{', '.join(stage.human)}: no conversation of people to measure by; name others in bench.human"
         )
     if len(people) < _FEW:
-        say(f"WARNING: only {len(people)} conversations of held-out people to measure by; name more in bench.people")
-    write_rows(map(row_of, people), out / PEOPLE_FILE)
+        say(f"WARNING: only {len(people)} conversations of held-out people to measure by; name more in bench.human")
+    write_rows(map(row_of, people), out / HUMAN_FILE)
     figures = _held_out(what, people, out)
     if what.run is not None:
-        figures |= _simulated(what.run, out / PEOPLE_FILE, out, say)
+        figures |= _simulated(what.run, out / HUMAN_FILE, out, say)
     if stage.judge is not None:
         figures |= _judged(what, stage, out, say)
     if what.examples is not None and stage.examples:
@@ -94,18 +93,18 @@ def measure(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str,
     return figures
 
 
-def _people(what: Measured, stage: BenchStage) -> list[Conversation]:
+def _people(what: EvalSpec, stage: BenchStage) -> list[Conversation]:
     """A sample over all of people's datasets, the same one in every iteration: the smallest hashes, in order."""
     found = (
         conversation
-        for name in stage.people
+        for name in stage.human
         for conversation in Sources([name])
         if name not in what.learned_from or is_held_out(conversation, what.held_out)
     )
-    return nsmallest(stage.most, found, key=digest)
+    return nsmallest(stage.max_conversations, found, key=text_digest)
 
 
-def _held_out(what: Measured, people: Sequence[Conversation], out: Path) -> dict[str, Any]:
+def _held_out(what: EvalSpec, people: Sequence[Conversation], out: Path) -> dict[str, Any]:
     """Bits per byte of people's assistants, and what is gained over the best assistant before (paired)."""
     import numpy as np
 
@@ -128,26 +127,26 @@ def _held_out(what: Measured, people: Sequence[Conversation], out: Path) -> dict
 
 def _simulated(run: Path, people: Path, out: Path, say: Say) -> dict[str, Any]:
     """Simulated users and whole conversations beside people's: scorecard and corpus statistics."""
-    wanted = ScorecardConfig(conversations={_SIMULATED: str(run)}, people=(str(people),))
+    wanted = ScorecardConfig(conversations={_SIMULATED: str(run)}, human=(str(people),))
     card = score_simulators(wanted, out, say=say)
-    corpora = {_SIMULATED: str(run), PEOPLE: str(people)}
+    corpora = {_SIMULATED: str(run), HUMAN: str(people)}
     described = {corpus.name: corpus for corpus in describe_corpora(corpora, out=out).found}
 
     def measured(row: str) -> dict[str, list[float]]:
         sources = ((USERS, card.rows.get(row, {})), (CORPUS, described[row].figures))
         return {f.name: _told(found[f.name]) for figures, found in sources for f in figures if f.name in found}
 
-    return {**measured(_SIMULATED), PEOPLE: measured(PEOPLE)}
+    return {**measured(_SIMULATED), HUMAN: measured(HUMAN)}
 
 
-def _judged(what: Measured, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
+def _judged(what: EvalSpec, stage: BenchStage, out: Path, say: Say) -> dict[str, Any]:
     """Scores of question sets, by the name of the set."""
     found = {}
     name = f"iteration-{what.iteration}"
     for chosen in stage.sets:
         asked = {"set": chosen, "models": {name: str(what.assistant)}, "judge": stage.judge}
         config = with_assigned(JudgeConfig, asked, flat(stage.settings), "bench.settings")
-        for report in bench_questions(config, out / JUDGED, say=say):
+        for report in judge_questions(config, out / JUDGED, say=say):
             failed = sum(count for cause, count in report.unjudged.items() if cause.startswith("failed:"))
             if failed:
                 raise BackendError(
@@ -170,8 +169,8 @@ def _play_examples(config: GenerateConfig, people: Sequence[Conversation], numbe
         partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     folder = out / EXAMPLES
     given = {"openings": str(out / OPENINGS), "conversations": len(chosen), "out": str(folder)}
-    finish(config.model_copy(update=given), "playing the examples")
+    finish_run(config.model_copy(update=given), "playing the examples")
 
 
-def _told(figure: Estimate) -> list[float]:
+def _told(figure: Measurement) -> list[float]:
     return [round(value, _DIGITS) for value in (figure.value, figure.low, figure.high)]

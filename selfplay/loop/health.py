@@ -11,25 +11,25 @@ from dataclasses import dataclass
 from math import isfinite
 
 from selfplay.loop.config import Limit
-from selfplay.loop.metrics import Found, Value, number
+from selfplay.loop.metrics import IterationMetrics, MetricValue, number
 
-_OF = {"itself": "", "people": " of people's", "first": " of the first"}
+_OF = {None: "", "human": " of people's", "first_iteration": " of the first"}
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class LimitCheck:
     """A limit looked at in one iteration. `measured` is the figure or the ratio that is limited."""
 
     iteration: int
     limit: Limit
     measured: float
-    value: Value
+    value: MetricValue
     against: float | None
 
     @property
     def alarm(self) -> bool:
         """Whether it is past its limit."""
-        low, high = self.limit.lowest, self.limit.highest
+        low, high = self.limit.min, self.limit.max
         if not isfinite(self.measured):
             return True
         return (low is not None and self.measured < low) or (high is not None and self.measured > high)
@@ -37,47 +37,47 @@ class Checked:
     def __str__(self) -> str:
         limit = self.limit
         beside = "" if self.against is None else f" ({number(self.value.value)}, {number(self.against)})"
-        told = f"{limit.figure} is {self.measured:.3g}{_OF[limit.of]}{beside}"
-        if limit.lowest is not None and self.measured < limit.lowest:
-            return f"{told}, below its lowest, {limit.lowest:g}"
-        if limit.highest is not None and self.measured > limit.highest:
-            return f"{told}, above its highest, {limit.highest:g}"
+        told = f"{limit.metric} is {self.measured:.3g}{_OF[limit.relative_to]}{beside}"
+        if limit.min is not None and self.measured < limit.min:
+            return f"{told}, below its minimum, {limit.min:g}"
+        if limit.max is not None and self.measured > limit.max:
+            return f"{told}, above its maximum, {limit.max:g}"
         return told
 
 
-def check(found: Mapping[int, Found], limits: Sequence[Limit]) -> list[Checked]:
+def check_limits(found: Mapping[int, IterationMetrics], limits: Sequence[Limit]) -> list[LimitCheck]:
     """Every limit on every iteration that has its figure, and what it is compared with."""
     checked = []
     for iteration, figures in sorted(found.items()):
         for limit in limits:
-            value = figures.get(limit.figure)
+            value = figures.get(limit.metric)
             if value is None:
                 continue
             against = _against(found, iteration, limit)
-            if limit.of == "itself":
-                checked.append(Checked(iteration, limit, value.value, value, None))
+            if limit.relative_to is None:
+                checked.append(LimitCheck(iteration, limit, value.value, value, None))
             elif against:
-                checked.append(Checked(iteration, limit, value.value / against, value, against))
+                checked.append(LimitCheck(iteration, limit, value.value / against, value, against))
     return checked
 
 
-def alarms(checked: Sequence[Checked], iteration: int) -> list[Checked]:
+def alarms(checked: Sequence[LimitCheck], iteration: int) -> list[LimitCheck]:
     """What is past its limit in one iteration, what stops the loop first."""
     found = [one for one in checked if one.iteration == iteration and one.alarm]
-    return sorted(found, key=lambda one: one.limit.then != "stop")
+    return sorted(found, key=lambda one: one.limit.action != "stop")
 
 
-def unchecked(found: Mapping[int, Found], limits: Sequence[Limit], iteration: int) -> list[str]:
+def unchecked(found: Mapping[int, IterationMetrics], limits: Sequence[Limit], iteration: int) -> list[str]:
     """Figures whose limits could not be looked at in an iteration that has been measured."""
     if not iteration:  # the assistant alone
         return []
-    names = dict.fromkeys(limit.figure for limit in limits)
+    names = dict.fromkeys(limit.metric for limit in limits)
     return [name for name in names if name not in found.get(iteration, {})]
 
 
-def _against(found: Mapping[int, Found], iteration: int, limit: Limit) -> float | None:
+def _against(found: Mapping[int, IterationMetrics], iteration: int, limit: Limit) -> float | None:
     """People's figure, or that of the first iteration that has it; None where there is none before this one."""
-    if limit.of == "people":
-        return found[iteration][limit.figure].people
-    first = min(number for number, figures in found.items() if limit.figure in figures)
-    return found[first][limit.figure].value if first < iteration else None
+    if limit.relative_to == "human":
+        return found[iteration][limit.metric].people
+    first = min(number for number, figures in found.items() if limit.metric in figures)
+    return found[first][limit.metric].value if first < iteration else None

@@ -8,13 +8,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from selfplay.chat.models import content_hash
-from selfplay.curate.run import Sources
+from bench.config import JudgeConfig
+from selfplay.chat.models import EMBEDDED, content_hash
 from selfplay.data.catalogue import catalogue, locate
-from selfplay.data.cleaning.duplicates import digest
+from selfplay.data.cleaning.duplicates import text_digest
+from selfplay.data.sources import Sources
 from selfplay.errors import DataError
 from selfplay.files import replacing
 from selfplay.loop.config import LoopConfig
+from selfplay.recipe import flat, with_assigned
 from selfplay.store.store import is_run
 
 Say = Callable[[str], None]
@@ -36,7 +38,7 @@ def with_data(config: LoopConfig, folder: Path, begun: bool, say: Say) -> LoopCo
     note = folder / STAND_INS
     stand_ins = json.loads(note.read_text(encoding="utf-8")) if note.exists() else []
     changes: dict[str, Any] = {}
-    for part, key in (("assistant", "human"), ("bench", "people")):
+    for part, key in (("assistant", "human"), ("bench", "human")):
         stage = getattr(config, part)
         missing = None if part in stand_ins else _missing(getattr(stage, key))
         if missing is not None and begun:
@@ -59,7 +61,7 @@ def _missing(names: Sequence[str]) -> DataError | None:
         DataError: what is not here is not of the catalogue either.
     """
     for name in names:
-        plain = unweighted(name)[0]
+        plain = split_weight(name)[0]
         try:
             locate(plain)
         except DataError as error:
@@ -69,7 +71,7 @@ def _missing(names: Sequence[str]) -> DataError | None:
     return None
 
 
-def unweighted(name: str) -> tuple[str, float]:
+def split_weight(name: str) -> tuple[str, float]:
     """A name without its weight, and the weight."""
     plain, equals, weight = name.rpartition("=")
     try:
@@ -85,20 +87,20 @@ def locate_all(names: Sequence[str]) -> None:
         DataError: one that is nowhere.
     """
     for name in names:
-        locate(unweighted(name)[0])
+        locate(split_weight(name)[0])
 
 
-def shared(names: Sequence[str], others: Sequence[str]) -> frozenset[str]:
+def overlapping(names: Sequence[str], others: Sequence[str]) -> frozenset[str]:
     """Of some datasets those that are among others too, by name or by file."""
-    known = {unweighted(name)[0] for name in others}
+    known = {split_weight(name)[0] for name in others}
     files = {path.resolve() for name in known for path in locate(name).paths}
     return frozenset(n for n in names if n in known or files & {path.resolve() for path in locate(n).paths})
 
 
-def at_hand(names: Sequence[str]) -> tuple[str, ...]:
+def available_locally(names: Sequence[str]) -> tuple[str, ...]:
     """Of some datasets those that lie on this machine, without their weights."""
     found = []
-    for name in (unweighted(name)[0] for name in names):
+    for name in (split_weight(name)[0] for name in names):
         try:
             found += [name] if locate(name).paths else []
         except DataError:
@@ -106,13 +108,27 @@ def at_hand(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def learned_from(model: Path) -> list[str]:
-    """The datasets a model's record says it was trained on."""
-    try:
-        record = json.loads((model / "training.json").read_text(encoding="utf-8"))
-        return [str(name) for name in record["recipe"]["data"]["datasets"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def judge_configs(config: LoopConfig) -> list[JudgeConfig]:
+    """How each question set is judged; none without a judge."""
+    stage = config.bench
+    values: dict[str, Any] = {"models": {"iteration": EMBEDDED}, "judge": stage.judge or EMBEDDED}
+    configs = [
+        with_assigned(JudgeConfig, {**values, "set": name}, flat(stage.settings), "bench.settings")
+        for name in stage.sets
+    ]
+    return configs if stage.judge is not None else []
+
+
+def question_files(config: LoopConfig) -> list[Path]:
+    """The files of the questions that assistants are asked.
+
+    Raises:
+        ConfigError, DataError: a set that is not there.
+    """
+    from bench.assistant.sets import open_set
+
+    opened = [open_set(judge.set, judge.data) for judge in judge_configs(config)]
+    return [files.find(files.set.questions, "questions") for files in opened]
 
 
 def named_hash(name: str) -> str | None:
@@ -131,13 +147,13 @@ def conversations_hash(run: Path) -> str:
     """A hash over what was said in a run."""
     found = blake2b(digest_size=16)
     for conversation in Sources([str(run)]):
-        found.update(digest(conversation))
+        found.update(text_digest(conversation))
     return found.hexdigest()
 
 
 def data_hash(names: Sequence[str]) -> str:
     """A hash over the files of datasets; of those on the hub, over their names."""
-    sources = [locate(unweighted(name)[0]) for name in names]
+    sources = [locate(split_weight(name)[0]) for name in names]
     return files_hash([str(path) for source in sources for path in source.paths] or list(names))
 
 

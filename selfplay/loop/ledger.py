@@ -22,7 +22,7 @@ from typing import Any, Literal
 from selfplay.errors import ConfigError, StoreError
 from selfplay.files import replacing
 from selfplay.loop.config import STAGES, Stage
-from selfplay.settings import differences
+from selfplay.recipe import differences
 
 State = Literal["running", "done", "failed", "interrupted", "stale"]
 """stale: done, but a stage before it is being made again."""
@@ -53,12 +53,12 @@ def code_version() -> str:
 
 
 @dataclass(slots=True)
-class Entry:
+class StageRecord:
     """One stage of one iteration. Times are seconds since 1970."""
 
     iteration: int
     stage: Stage
-    made_from: dict[str, Any]
+    identity: dict[str, Any]
     """Settings, and inputs by content."""
     state: State = "running"
     outputs: dict[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "ledger"
 
-    def entry(self, iteration: int, stage: Stage) -> Entry | None:
+    def entry(self, iteration: int, stage: Stage) -> StageRecord | None:
         """A stage's entry, None before it began.
 
         Raises:
@@ -93,26 +93,26 @@ class Ledger:
         if not path.exists():
             return None
         try:
-            return Entry(**json.loads(path.read_text(encoding="utf-8")))
+            return StageRecord(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise StoreError(f"{path}: cannot be read ({error}); remove it to run the stage again") from error
 
-    def write(self, entry: Entry) -> None:
+    def write(self, entry: StageRecord) -> None:
         """Keep an entry, whole or not at all."""
         with replacing(self._path(entry.iteration, entry.stage)) as partial:
             partial.write_text(json.dumps(asdict(entry), indent=1, default=str) + "\n", encoding="utf-8")
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[StageRecord]:
         """All entries, in the order of a loop."""
         named = (path.name.partition("-")[0] for path in self.folder.glob("*-*.json"))
         known = sorted(int(name) for name in named if name.isdecimal())
         found = (self.entry(iteration, stage) for iteration in dict.fromkeys(known) for stage in STAGES)
         return [entry for entry in found if entry is not None]
 
-    def changed(self, iteration: int, stage: Stage, made_from: Mapping[str, Any]) -> list[str] | None:
+    def changed(self, iteration: int, stage: Stage, identity: Mapping[str, Any]) -> list[str] | None:
         """What differs from how a stage was made, or begun; None: it has not begun."""
         entry = self.entry(iteration, stage)
-        return None if entry is None else differences(entry.made_from, as_written(made_from))
+        return None if entry is None else differences(entry.identity, as_written(identity))
 
     def outdate(self, iteration: int, stage: Stage) -> None:
         """Mark what was done after a stage as stale: the stage is being made again."""
@@ -126,7 +126,7 @@ class Ledger:
         return self.folder / f"{iteration:03d}-{stage}.json"
 
 
-def is_held(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Whether a process holds a loop's folder now."""
     try:
         with (folder / "lock").open() as lock:
@@ -139,7 +139,7 @@ def is_held(folder: Path) -> bool:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked_loop(folder: Path) -> Iterator[None]:
     """Hold a loop's folder; the hold ends with the process, however it ends.
 
     Raises:
@@ -150,7 +150,7 @@ def alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{folder}: no folder can be made there ({error.strerror}); name another --out") from error
     with (folder / "lock").open("w") as lock:
-        for left in reversed(range(_TRIES)):  # `is_held` of another process has it for a moment
+        for left in reversed(range(_TRIES)):  # `is_locked` of another process has it for a moment
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break

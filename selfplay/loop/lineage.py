@@ -14,25 +14,37 @@ from typing import Any
 
 from selfplay.chat.models import content_hash
 from selfplay.errors import DataError, StoreError
-from selfplay.loop.artefacts import HASH, Standing, beside, embedded, has_record, kind_of, placed, record_of, stage_of
+from selfplay.generate.participants import SIDES
+from selfplay.loop.artefacts import (
+    HASH,
+    StageOutput,
+    embedded_model,
+    find_stage,
+    has_record,
+    locate_artefact,
+    path_kind,
+    read_record,
+    sibling,
+)
 from selfplay.loop.evaluate import EXAMPLES
-from selfplay.loop.inputs import unweighted
-from selfplay.loop.plan import ASSISTANT, BENCH, RUN
-from selfplay.loop.run import RECIPE
-from selfplay.store.decisions import verdicts_on
+from selfplay.loop.inputs import split_weight
+from selfplay.loop.stages.stage import ASSISTANT, BENCH, RUN
+from selfplay.loop.status import RECIPE
+from selfplay.store.decisions import decisions_on
 from selfplay.store.store import DATABASE, is_run, open_run
+from selfplay.train.record import RECORD, read_training_record
 
 
 @dataclass(slots=True)
-class Made:
+class Artefact:
     """Something, how it was made, and what from."""
 
     what: str
     facts: list[tuple[str, str]] = field(default_factory=list)
-    parents: list[Made] = field(default_factory=list)
+    parents: list[Artefact] = field(default_factory=list)
 
 
-def lineage(path: str | Path, id: str | None = None) -> Made:
+def lineage(path: str | Path, id: str | None = None) -> Artefact:
     """What made something.
 
     Args:
@@ -62,12 +74,12 @@ class _Follower:
     def __init__(self) -> None:
         self._told: set[Path] = set()
 
-    def follow(self, path: Path) -> Made:
+    def follow(self, path: Path) -> Artefact:
         """What made a file or folder, by its own record and by the ledger it stands in."""
-        stage = stage_of(path)
+        stage = find_stage(path)
         root = path if stage is None else stage.output
         if root.resolve() in self._told:
-            return Made(f"{kind_of(root)} {root}", [("see", "above")])
+            return Artefact(f"{path_kind(root)} {root}", [("see", "above")])
         self._told.add(root.resolve())
         made = self._by_record(root, stage)
         if stage is not None:
@@ -79,23 +91,23 @@ class _Follower:
             )
         return made
 
-    def _by_record(self, root: Path, stage: Standing | None) -> Made:
-        if (root / "config.json").exists() or (root / "training.json").exists():
+    def _by_record(self, root: Path, stage: StageOutput | None) -> Artefact:
+        if (root / "config.json").exists() or (root / RECORD).exists():
             return self._model(root, stage)
         if is_run(root):
             return self._run(root, stage)
-        if root.is_file() and beside(root, ".report.json").exists():
+        if root.is_file() and sibling(root, ".report.json").exists():
             return self._curated(root, stage)
         if stage is not None and stage.name == BENCH:
             return self._scores(root, stage)
-        return Made(f"{kind_of(root)} {root}")
+        return Artefact(f"{path_kind(root)} {root}")
 
-    def _model(self, root: Path, stage: Standing | None) -> Made:
+    def _model(self, root: Path, stage: StageOutput | None) -> Artefact:
         """A trained folder: its recipe, base and data. One that says nothing is where the chain begins."""
-        made = Made(f"model {root}", [("content", content_hash(root)[:HASH])])
-        if not (root / "training.json").exists():
+        made = Artefact(f"model {root}", [("content", content_hash(root)[:HASH])])
+        if not (root / RECORD).exists():
             return made
-        record = record_of(root / "training.json")
+        record = read_training_record(root)
         recipe = record["recipe"]
         made.facts += [
             ("role", str(recipe["role"])),
@@ -110,31 +122,33 @@ class _Follower:
         made.parents += self._data(recipe["data"]["datasets"], stage)
         return made
 
-    def _data(self, names: Sequence[str], stage: Standing | None) -> list[Made]:
+    def _data(self, names: Sequence[str], stage: StageOutput | None) -> list[Artefact]:
         """Files with a history by themselves; what is read as it is, in one line."""
-        weighted = [(name, *unweighted(name)) for name in names]
-        known = [(name, path) for name, plain, _ in weighted if (path := placed(plain, stage)) and has_record(path)]
+        weighted = [(name, *split_weight(name)) for name in names]
+        known = [
+            (name, path) for name, plain, _ in weighted if (path := locate_artefact(plain, stage)) and has_record(path)
+        ]
         alike: dict[float, list[str]] = {}
         for name, own, weight in weighted:
             if name not in dict(known):
                 alike.setdefault(weight, []).append(own)
-        datasets = [Made(f"datasets {', '.join(names)}" + (f", each × {weight:g}" if weight != 1 else ""))
+        datasets = [Artefact(f"datasets {', '.join(names)}" + (f", each × {weight:g}" if weight != 1 else ""))
                     for weight, names in alike.items()]  # fmt: skip
         return [*datasets, *(self._parent(name, stage) for name, _ in known)]
 
-    def _run(self, root: Path, stage: Standing | None) -> Made:
+    def _run(self, root: Path, stage: StageOutput | None) -> Artefact:
         """A run: settings, seed, both models by the content they had."""
         with open_run(root) as run:
             facts, (planned, ended) = run.facts(), run.counts()
         config = facts.get("config", {})
-        sampling = {side: config.get(f"{side}_sampling", {}) for side in ("user", "assistant")}
+        sampling = {role: config.get(side, {}).get("sampling", {}) for role, side in SIDES.items()}
         told = "; ".join(
             f"{side} T {one.get('temperature')}, top-p {one.get('top_p')}" for side, one in sampling.items()
         )
-        made = Made(f"run {root}", [
+        made = Artefact(f"run {root}", [
             ("conversations", f"{ended:,} of {planned:,} ended"),
             ("seed", str(config.get("seed"))),
-            ("openings", str(config.get("openings") or "free")),
+            ("openings", str(config.get("simulator", {}).get("openings") or "free")),
             ("sampling", told),
             ("version", str(facts.get("version"))),
         ])  # fmt: skip
@@ -144,35 +158,35 @@ class _Follower:
             made.parents.append(parent)
         return made
 
-    def _curated(self, root: Path, stage: Standing | None) -> Made:
-        report = record_of(beside(root, ".report.json"))
+    def _curated(self, root: Path, stage: StageOutput | None) -> Artefact:
+        report = read_record(sibling(root, ".report.json"))
         steps = {name: step["rows_before"] - step["rows_after"] for name, step in report["steps"].items()}
         left_out = ", ".join(f"{name} {count:,}" for name, count in steps.items() if count) or "none"
         facts = [("kept", f"{report['kept']:,} of {report['conversations']:,}"), ("left out", left_out)]
-        return Made(f"curated {root}", facts, [self._parent(name, stage) for name in report["sources"]])
+        return Artefact(f"curated {root}", facts, [self._parent(name, stage) for name in report["sources"]])
 
-    def _scores(self, root: Path, stage: Standing) -> Made:
+    def _scores(self, root: Path, stage: StageOutput) -> Artefact:
         """Scores of a loop: the assistant and the run they are of, and the people beside them."""
         folder, number = stage.folder, stage.entry.iteration
         parents = [folder / f"{number:03d}" / (ASSISTANT if number else "")] if number else []
         parents += [folder / f"{number:03d}" / RUN] if number else []
         if not number and (root / EXAMPLES / DATABASE).exists():
             parents.append(root / EXAMPLES)
-        people = stage.entry.made_from.get("settings", {}).get("people", [])
-        made = Made(f"scores {root}", [("people", ", ".join(map(str, people)))])
+        people = stage.entry.identity.get("settings", {}).get("human", [])
+        made = Artefact(f"scores {root}", [("people", ", ".join(map(str, people)))])
         made.parents = [self._run(path, stage) if path.name == EXAMPLES else self.follow(path) for path in parents]
         return made
 
-    def _parent(self, name: str, stage: Standing | None, then: str | None = None) -> Made:
+    def _parent(self, name: str, stage: StageOutput | None, then: str | None = None) -> Artefact:
         """What something was made from: a folder or file with a history, a dataset, or what is not here any more."""
-        plain, weight = (name, 1.0) if placed(name, stage) else unweighted(name)
-        path = placed(plain, stage) or embedded(then)
+        plain, weight = (name, 1.0) if locate_artefact(name, stage) else split_weight(name)
+        path = locate_artefact(plain, stage) or embedded_model(then)
         told = [("weight", f"{weight:g}")] if weight != 1 else []
         if path is None:
             facts = [*told, *([("content then", then[:HASH])] if then else [])]
-            return Made(f"{plain}, which is not here", facts)
+            return Artefact(f"{plain}, which is not here", facts)
         if not has_record(path):
-            return Made(f"{kind_of(path)} {path}", told)
+            return Artefact(f"{path_kind(path)} {path}", told)
         made = self.follow(path)
         if then and path.is_dir() and (path / "config.json").exists() and content_hash(path) != then:
             told.append(("CHANGED", f"its content was {then[:HASH]} then"))
@@ -180,16 +194,16 @@ class _Follower:
         return made
 
 
-def _conversation(path: Path, id: str, made: Made) -> Made:
+def _conversation(path: Path, id: str, made: Artefact) -> Artefact:
     """One conversation of a run or curated file, before what made that.
 
     Raises:
         StoreError, DataError: it is not there.
     """
     if is_run(path):
-        curated = [("curation", str(verdict)) for verdict in verdicts_on(path, id)]
-        return Made(f"conversation {id}", [*_facts_of(path, id), *curated], [made])
-    dropped = _row(beside(path, ".dropped.jsonl"), id)
+        curated = [("curation", str(verdict)) for verdict in decisions_on(path, id)]
+        return Artefact(f"conversation {id}", [*_facts_of(path, id), *curated], [made])
+    dropped = _row(sibling(path, ".dropped.jsonl"), id)
     row = _row(path, id) if dropped is None else dropped
     if row is None:
         raise DataError(f"{path}: no conversation {id!r} in it, nor among those left out of it")
@@ -201,13 +215,13 @@ def _conversation(path: Path, id: str, made: Made) -> Made:
             f"{path} is made of {len(holding)} runs that have a conversation {id!r}; ask one of them: {named}"
         )
     held = [fact for _, facts in holding for fact in facts]
-    return Made(f"conversation {id}", [("curation", told), *held], [made])
+    return Artefact(f"conversation {id}", [("curation", told), *held], [made])
 
 
 def _runs_of(curated: Path) -> list[Path]:
-    report, stage = beside(curated, ".report.json"), stage_of(curated)
-    sources: Sequence[str] = record_of(report)["sources"] if report.exists() else []
-    found = [placed(name, stage) for name in sources]
+    report, stage = sibling(curated, ".report.json"), find_stage(curated)
+    sources: Sequence[str] = read_record(report)["sources"] if report.exists() else []
+    found = [locate_artefact(name, stage) for name in sources]
     return [path for path in found if path is not None and is_run(path)]
 
 

@@ -6,55 +6,55 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-Good = Literal["low", "high", "people", "0.5", ""]
+Direction = Literal["low", "high", "people", "0.5", ""]
 """Which way is better; `people`: as people's."""
-PEOPLE = "people"
+HUMAN = "people"
 """Where an entry's figures hold people's, by name."""
 
 
-class Named(NamedTuple):
+class MetricSpec(NamedTuple):
     """A figure of the loop."""
 
     name: str
     title: str
-    good: Good
+    good: Direction
 
 
 ASSISTANT = (
-    Named("bits_per_byte", "bits per byte of held-out people's assistants", "low"),
-    Named("gain", "bits per byte gained over the best before", "high"),
+    MetricSpec("bits_per_byte", "bits per byte of held-out people's assistants", "low"),
+    MetricSpec("gain", "bits per byte gained over the best before", "high"),
 )
 USERS = (
-    Named("naturalness_auc", "AUC, simulated users told from people", "0.5"),
-    Named("distinct_2", "distinct-2 of user turns", "people"),
-    Named("first_turn_diversity", "first turns, 1 - Jaccard", "people"),
-    Named("rounds", "rounds", "people"),
-    Named("words_per_turn", "words per user turn", "people"),
-    Named("ended_by_user", "conversations the user ended", "high"),
-    Named("repeated_turns", "user turns repeated word for word", "people"),
-    Named("role_drift", "user turns speaking as the assistant", "low"),
+    MetricSpec("naturalness_auc", "AUC, simulated users told from people", "0.5"),
+    MetricSpec("distinct_2", "distinct-2 of user turns", "people"),
+    MetricSpec("first_turn_diversity", "first turns, 1 - Jaccard", "people"),
+    MetricSpec("rounds", "rounds", "people"),
+    MetricSpec("words_per_turn", "words per user turn", "people"),
+    MetricSpec("ended_by_user", "conversations the user ended", "high"),
+    MetricSpec("repeated_turns", "user turns repeated word for word", "people"),
+    MetricSpec("role_drift", "user turns speaking as the assistant", "low"),
 )
 CORPUS = (
-    Named("mtld", "MTLD of both sides", "people"),
-    Named("tokens_per_user_turn", "tokens per user turn", "people"),
-    Named("tokens_per_assistant_turn", "tokens per assistant turn", "people"),
-    Named("tokens_per_dialogue", "tokens per conversation", "people"),
-    Named("repeated_dialogues", "repeated conversations", "low"),
+    MetricSpec("mtld", "MTLD of both sides", "people"),
+    MetricSpec("tokens_per_user_turn", "tokens per user turn", "people"),
+    MetricSpec("tokens_per_assistant_turn", "tokens per assistant turn", "people"),
+    MetricSpec("tokens_per_dialogue", "tokens per conversation", "people"),
+    MetricSpec("repeated_dialogues", "repeated conversations", "low"),
 )
 DATA = (
-    Named("conversations", "conversations held", ""),
-    Named("kept", "of them kept by curation", ""),
-    Named("copied", "user turns that copy the simulator's training turns", "low"),
-    Named("trained_on", "conversations the assistant learned from", ""),
-    Named("human_share", "people's share among them", ""),
-    Named("eval_loss", "held-out loss of its training, nats per token", "low"),
+    MetricSpec("conversations", "conversations held", ""),
+    MetricSpec("kept", "of them kept by curation", ""),
+    MetricSpec("copied", "user turns that copy the simulator's training turns", "low"),
+    MetricSpec("trained_on", "conversations the assistant learned from", ""),
+    MetricSpec("human_share", "people's share among them", ""),
+    MetricSpec("eval_loss", "held-out loss of its training, nats per token", "low"),
 )
 FIGURES = (*ASSISTANT, *USERS, *CORPUS, *DATA)
 NAMES = frozenset(figure.name for figure in FIGURES)
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class MetricValue:
     """A figure with its 95 % interval, where it has one, and people's."""
 
     value: float
@@ -79,23 +79,23 @@ def _digits(value: float) -> int:
     return 1 if size >= 100 else 2 if size >= 10 else 4 if 0 < size < 0.01 else 3
 
 
-Found = dict[str, Value]
+IterationMetrics = dict[str, MetricValue]
 """Figures of an iteration by name."""
 
 
-def by_iteration(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[int, Found]:
+def by_iteration(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[int, IterationMetrics]:
     """The figures of finished stages, those of one iteration together.
 
     Args:
         entries: iteration and figures of each stage, in order; a later stage's count where two have one name.
     """
-    found: dict[int, Found] = {}
+    found: dict[int, IterationMetrics] = {}
     for iteration, figures in entries:
-        people = figures.get(PEOPLE, {})
+        people = figures.get(HUMAN, {})
         known = found.setdefault(iteration, {})
         for name, told in figures.items():
-            if name != PEOPLE and told is not None:
+            if name != HUMAN and told is not None:
                 value, low, high = told if isinstance(told, list) else (told, None, None)
                 whose = people.get(name)
-                known[name] = Value(value, low, high, whose[0] if isinstance(whose, list) else whose)
+                known[name] = MetricValue(value, low, high, whose[0] if isinstance(whose, list) else whose)
     return found

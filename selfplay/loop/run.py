@@ -7,83 +7,81 @@ A loop's folder holds `loop.yaml` (the recipe it last ran with), `ledger/` (a fi
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from selfplay.errors import ConfigError, SelfplayError, StoreError
+from selfplay.errors import SelfplayError
 from selfplay.files import replacing
-from selfplay.generate.run import Watch, ignore
+from selfplay.generate.run import Watch, no_events
 from selfplay.loop.config import STAGES, LoopConfig, Stage
-from selfplay.loop.health import Checked, alarms, check, unchecked
+from selfplay.loop.health import alarms, check_limits, unchecked
 from selfplay.loop.inputs import with_data
-from selfplay.loop.ledger import Entry, Ledger, alone, as_written, is_held
-from selfplay.loop.metrics import Found, by_iteration
-from selfplay.loop.plan import Job, Plan
-from selfplay.loop.stages.training import ADAPTERS, release_gpu
+from selfplay.loop.ledger import Ledger, StageRecord, as_written, locked_loop
+from selfplay.loop.metrics import by_iteration
+from selfplay.loop.plan import LoopPlan
+from selfplay.loop.stages.stage import Job
+from selfplay.loop.status import RECIPE, STOPPED, LoopState, loop_status, metrics_of_records
 from selfplay.loop.stopping import out_of_budget, spent, without_gain
-from selfplay.recipe import load_recipe
-from selfplay.store.store import is_run, open_run
 
 Say = Callable[[str], None]
-RECIPE, STOPPED = "loop.yaml", "stopped.json"
 _NO_ROOM = "No space left on device"
 _FIGURES = 4
 """Figures that are said when a stage is done; `status` and the report have the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Looped:
-    """A loop as it stands."""
-
-    folder: Path
-    config: LoopConfig
-    entries: list[Entry]
-    stopped: str | None
-    """Why it is over before its last iteration."""
-    alarmed: bool
-    """Whether that is an alarm."""
-    running: bool
-
-    @property
-    def found(self) -> dict[int, Found]:
-        """Figures of finished stages by iteration."""
-        return _found(self.entries)
-
-    @property
-    def checked(self) -> list[Checked]:
-        """Limits looked at, by iteration."""
-        return check(self.found, self.config.health)
-
-
-def loop(config: LoopConfig, out: str | Path, say: Say = print, watch: Watch = lambda: nullcontext(ignore)) -> Looped:
+def loop(
+    config: LoopConfig,
+    out: str | Path,
+    say: Say = print,
+    watch: Watch = lambda: nullcontext(no_events),
+    make_plan: Callable[[LoopConfig, Path, Say, Watch], LoopPlan] = LoopPlan,
+) -> LoopState:
     """Run every iteration; a stage that is done and unchanged is skipped.
 
     Args:
         watch: shows how generating goes, while it goes.
+        make_plan: what makes the jobs; another one replaces the stages.
 
     Raises:
         SelfplayError: a stage failed (the ledger says which, the same command goes on), or another loop runs there.
     """
     folder = Path(out)
-    with alone(folder):
+    with locked_loop(folder):
         try:
-            _loop(config, folder, say, watch)
+            _loop(config, folder, say, watch, make_plan)
         except OSError as error:
             raise SelfplayError(f"{folder}: {error}; once that is put right, the same command goes on") from error
     return loop_status(folder)
 
 
-def _loop(config: LoopConfig, folder: Path, say: Say, watch: Watch) -> None:
+def check_loop(config: LoopConfig, out: str | Path, say: Say = print) -> None:
+    """Read every recipe and find every model, dataset and question set of a loop; start and write nothing.
+
+    Raises:
+        SelfplayError: one of them cannot be used.
+    """
+    LoopPlan(config, Path(out), say).check()
+    stages = [stage for stage in STAGES if stage != "simulator" or config.simulator.train != "never"]
+    say(f"{config.iterations} iterations of {', '.join(stages)}, and the bench of the first assistant before them")
+
+
+def _loop(
+    config: LoopConfig,
+    folder: Path,
+    say: Say,
+    watch: Watch,
+    make_plan: Callable[[LoopConfig, Path, Say, Watch], LoopPlan],
+) -> None:
     ledger = Ledger(folder)
     config = with_data(config, folder, bool(ledger.entries()), say)
-    plan = Plan(config, folder, say, watch)
+    plan = make_plan(config, folder, say, watch)
     plan.check()
     _write(folder / RECIPE, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     (folder / STOPPED).unlink(missing_ok=True)
@@ -97,49 +95,7 @@ def _stop(folder: Path, reason: str, alarm: bool) -> None:
     _write(folder / STOPPED, json.dumps({"reason": reason, "alarm": alarm}) + "\n")
 
 
-def loop_status(folder: str | Path) -> Looped:
-    """What a loop has done so far, whether it runs, and why it stopped.
-
-    Raises:
-        ConfigError: there is none.
-        StoreError: what it wrote cannot be read.
-    """
-    found = Path(folder)
-    if not (found / RECIPE).exists():
-        raise ConfigError(f"{found}: no loop in it; start one with `selfplay loop RECIPE --out {found}`")
-    config = load_recipe(str(found / RECIPE), LoopConfig)
-    entries = [entry for entry in Ledger(found).entries() if entry.iteration <= config.iterations]
-    running = is_held(found)
-    for entry in entries:
-        if entry.state == "running" and not running:
-            entry.state, entry.error = "interrupted", "the process was killed; the same command goes on with it"
-    stopped: dict[str, Any] = {}
-    if (found / STOPPED).exists():
-        try:
-            stopped = json.loads((found / STOPPED).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{found / STOPPED}: cannot be read ({error}); the loop's command writes it again"
-            ) from error
-    return Looped(found, config, entries, stopped.get("reason"), bool(stopped.get("alarm")), running)
-
-
-def progress_of(looped: Looped, entry: Entry) -> str | None:
-    """How far a stage is that has not ended; None: it cannot be told."""
-    output = next(map(Path, entry.outputs.values()), None)
-    if entry.state == "done" or output is None:
-        return None
-    here = looped.folder / f"{entry.iteration:03d}" / output.name
-    if entry.stage == "generate" and is_run(here):
-        with open_run(here) as run:
-            planned, ended = run.counts()
-        return f"{ended:,} of {planned:,} conversations"
-    folders = (here, here.with_name(here.name + ADAPTERS))
-    steps = [int(path.name.partition("-")[2]) for folder in folders for path in folder.glob("checkpoints/checkpoint-*")]
-    return f"saved at step {max(steps):,}" if steps else None
-
-
-def _iterate(config: LoopConfig, ledger: Ledger, plan: Plan, say: Say) -> tuple[str, bool] | None:
+def _iterate(config: LoopConfig, ledger: Ledger, plan: LoopPlan, say: Say) -> tuple[str, bool] | None:
     """All stages in order; why it is over early, and whether that is an alarm."""
     for iteration in range(config.iterations + 1):
         for stage in STAGES:
@@ -150,24 +106,20 @@ def _iterate(config: LoopConfig, ledger: Ledger, plan: Plan, say: Say) -> tuple[
             if (reason := out_of_budget(config.stop, tokens, hours)) is not None:
                 return reason, False
             _run(ledger, job, say)
-        found = _found(entry for entry in ledger.entries() if entry.iteration <= iteration)
-        checked = check(found, config.health)
+        found = metrics_of_records(entry for entry in ledger.entries() if entry.iteration <= iteration)
+        checked = check_limits(found, config.health)
         for figure in unchecked(found, config.health, iteration):
             say(f"WARNING, iteration {iteration}: {figure} was not measured, its limit cannot be looked at")
         for alarm in alarms(checked, iteration):
-            say(f"{'ALARM' if alarm.limit.then == 'stop' else 'WARNING'}, iteration {iteration}: {alarm}")
-            if alarm.limit.then == "stop":
+            say(f"{'ALARM' if alarm.limit.action == 'stop' else 'WARNING'}, iteration {iteration}: {alarm}")
+            if alarm.limit.action == "stop":
                 return f"collapse alarm in iteration {iteration}: {alarm}", True
         if iteration < config.iterations and (reason := without_gain(config.stop, found, iteration)) is not None:
             return reason, False
     return None
 
 
-def _found(entries: Iterable[Entry]) -> dict[int, Found]:
-    return by_iteration((entry.iteration, entry.figures) for entry in entries if entry.state == "done")
-
-
-def _planned(ledger: Ledger, plan: Plan, iteration: int, stage: Stage) -> Job | None:
+def _planned(ledger: Ledger, plan: LoopPlan, iteration: int, stage: Stage) -> Job | None:
     """A stage's job; what it is to be made from may not be here (any more), which `status` has to tell."""
     try:
         return plan.job(iteration, stage)
@@ -180,7 +132,7 @@ def _planned(ledger: Ledger, plan: Plan, iteration: int, stage: Stage) -> Job | 
 def _is_done(ledger: Ledger, job: Job, say: Say) -> bool:
     """Whether a stage is there and unchanged; what changed is said."""
     entry = ledger.entry(job.iteration, job.stage)
-    changed = ledger.changed(job.iteration, job.stage, job.made_from)
+    changed = ledger.changed(job.iteration, job.stage, job.identity)
     if changed:
         why = [c.partition(":")[0] + " has other content" if c.startswith("inputs.") else c for c in changed]
         say(f"{_name(job)}: made again, the old one is put aside, since {'; '.join(why)}")
@@ -196,11 +148,11 @@ def _is_done(ledger: Ledger, job: Job, say: Say) -> bool:
 def _run(ledger: Ledger, job: Job, say: Say) -> None:
     """Finish or do one stage, and keep the ledger."""
     before = ledger.entry(job.iteration, job.stage)
-    made_from = as_written(job.made_from)
-    entry = Entry(job.iteration, job.stage, made_from, outputs={job.output.name: str(job.output)})
+    identity = as_written(job.identity)
+    entry = StageRecord(job.iteration, job.stage, identity, outputs={job.output.name: str(job.output)})
     ledger.outdate(job.iteration, job.stage)
-    if before is None or before.made_from != made_from:
-        _put_aside(job, {} if before is None else before.made_from)
+    if before is None or before.identity != identity:
+        _put_aside(job, {} if before is None else before.identity)
     elif before.state not in ("done", "stale"):
         entry.before = before.before if before.seconds is None else before.seconds
     ledger.write(entry)
@@ -228,7 +180,7 @@ def _run(ledger: Ledger, job: Job, say: Say) -> None:
         release_gpu()
 
 
-def _told(entry: Entry) -> str:
+def _told(entry: StageRecord) -> str:
     """How a stage ended: its time, and figures or what is wrong."""
     took = timedelta(seconds=round(entry.seconds or 0))
     if entry.state != "done":
@@ -237,7 +189,7 @@ def _told(entry: Entry) -> str:
     return f"done in {took}: " + ", ".join(f"{name} {value}" for name, value in list(values.items())[:_FIGURES])
 
 
-def _keep(ledger: Ledger, entry: Entry, say: Say) -> None:
+def _keep(ledger: Ledger, entry: StageRecord, say: Say) -> None:
     """Write an entry; on a disk that is full, what broke the stage must not be hidden by this."""
     try:
         ledger.write(entry)
@@ -266,3 +218,13 @@ def _put_aside(job: Job, before: Mapping[str, Any]) -> None:
                 if (aside / name).exists():
                     job.output.mkdir(exist_ok=True)
                     (aside / name).rename(job.output / name)
+
+
+def release_gpu() -> None:
+    """Give back what this process holds of a GPU: the next stage's engines ask for nearly all of it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        import gc
+
+        gc.collect()
+        torch.cuda.empty_cache()

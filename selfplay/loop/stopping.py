@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from selfplay.loop.config import StopRules
-from selfplay.loop.metrics import Found, Value
+from selfplay.loop.metrics import IterationMetrics, MetricValue
 
 TOKENS = "tokens"
 """The figure of a stage that says how many tokens it sampled or learned."""
@@ -31,7 +31,7 @@ def out_of_budget(rules: StopRules, tokens: int, hours: float) -> str | None:
     return None
 
 
-def without_gain(rules: StopRules, found: Mapping[int, Found], iteration: int) -> str | None:
+def without_gain(rules: StopRules, found: Mapping[int, IterationMetrics], iteration: int) -> str | None:
     """Whether the chosen score has gained nothing for as many iterations as patience allows."""
     score = rules.no_gain_in
     if score is None:
@@ -48,7 +48,7 @@ def without_gain(rules: StopRules, found: Mapping[int, Found], iteration: int) -
     return f"stop.no_gain_in: {score} {now[score]}{beside} is no gain for {waited} iterations"
 
 
-def _gained(score: str, now: Found, before: list[Value]) -> bool:
+def _gained(score: str, now: IterationMetrics, before: list[MetricValue]) -> bool:
     """Better than the best before it, beyond the interval; held-out loss by its paired gain."""
     if score == HELD_OUT:
         gain = now.get(GAIN)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from selfplay.chat.models import EMBEDDED, content_hash, load_renderer, locate_model
 from selfplay.chat.rendering import ChatRenderer
@@ -71,21 +71,21 @@ def folder_identity(where: str) -> str:
     return content_hash(locate_model(where, "assistant"))
 
 
-async def served_name(where: str, settings: EndpointSettings, key_variable: str) -> str:
-    """What `served` will call a model; a server is asked.
+async def model_name(where: str, settings: EndpointSettings, key_variable: str) -> str:
+    """What `open_model` will call a model; a server is asked.
 
     Raises:
         ModelError, ConfigError, BackendError: no such model, or no way to it.
     """
     if not _elsewhere(where):
-        return plain(str(locate_model(where, "assistant")) if where != EMBEDDED else where)
+        return model_filename(str(locate_model(where, "assistant")) if where != EMBEDDED else where)
     endpoint = await _reached(where, settings, key_variable)
     await endpoint.close()
-    return plain(endpoint.model)
+    return model_filename(endpoint.model)
 
 
 @asynccontextmanager
-async def served(
+async def open_model(
     where: str,
     name: str | None,
     settings: EndpointSettings,
@@ -108,7 +108,7 @@ async def served(
         if _elsewhere(where):
             endpoint = await _reached(where, settings, key_variable)
             stack.push_async_callback(endpoint.close)
-            yield ServerModel(plain(name or endpoint.model), endpoint)
+            yield ServerModel(model_filename(name or endpoint.model), endpoint)
             return
         folder = locate_model(where, "assistant")
         renderer = load_renderer(folder, "assistant")
@@ -116,7 +116,7 @@ async def served(
         placed = place([model], this_machine(), logs, max_num_seqs=MAX_NUM_SEQS, kv_gib=kv_gib)
         spec = replace(placed[model.name][0], structured=structured)
         engines = await start_engines([spec], stack)
-        yield EngineModel(plain(name or where), engines[spec.name], renderer)
+        yield EngineModel(model_filename(name or where), engines[spec.name], renderer)
 
 
 def _elsewhere(where: str) -> bool:
@@ -124,7 +124,7 @@ def _elsewhere(where: str) -> bool:
     return is_url(where) or (not is_here(where) and "/" not in where and not Path(where).is_dir())
 
 
-def plain(name: str) -> str:
+def model_filename(name: str) -> str:
     """A model's name as one of a file: the last part of a path."""
     return Path(name).name
 
@@ -134,3 +134,16 @@ async def _reached(where: str, settings: EndpointSettings, key_variable: str) ->
         return await Endpoint.connect(where, settings, key_variable)
     named = settings.model_copy(update={"model": where})
     return await Endpoint.connect(os.environ.get(OPENAI_URL, OPENAI), named, OPENAI_KEY)
+
+
+class ChatModel(Protocol):
+    """An engine here or a server somewhere."""
+
+    @property
+    def name(self) -> str:
+        """What files call it."""
+        ...
+
+    def sampler(self, sampling: Sampling, schema: Mapping[str, Any] | None = None) -> Sampler:
+        """Draws its turns; with a JSON schema they follow it."""
+        ...

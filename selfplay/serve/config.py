@@ -5,13 +5,13 @@ Reading them loads no client and no engine.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from selfplay.recipe import Operational, Settings
 
 
-class Sampling(BaseModel):
+class Sampling(Settings):
     """How next tokens are drawn."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     temperature: float = Field(1.0, ge=0)
     """0 is greedy."""
@@ -20,10 +20,8 @@ class Sampling(BaseModel):
     """Longest turn in tokens."""
 
 
-class Placement(BaseModel):
+class Placement(Settings):
     """Where the engines of one model run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     replicas: int = Field(1, ge=1)
     """Engines with the same model; conversations are spread over them."""
@@ -35,35 +33,32 @@ class Placement(BaseModel):
     """Part of its GPUs' memory each replica may use. Left out: by the size of the weights."""
 
 
-class EndpointSettings(BaseModel):
+class EndpointSettings(Settings):
     """How an OpenAI-compatible server is used."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     model: str | None = None
     """Its name on the server; left out, the only one there."""
-    timeout: float = Field(300, gt=0)
+    timeout: Operational[float] = Field(300, gt=0)
     """Seconds one reply may take."""
-    attempts: int = Field(8, ge=1)
+    attempts: Operational[int] = Field(8, ge=1)
     """Tries before a request fails."""
-    first_delay: float = Field(0.5, ge=0)
+    first_delay: Operational[float] = Field(0.5, ge=0)
     """Seconds before the second try, doubled with each further one up to a minute."""
-    max_concurrency: int = Field(1024, ge=1)
+    max_concurrency: Operational[int] = Field(1024, ge=1)
     """Most requests at once; how many it really is follows the server."""
     max_context: int | None = Field(None, ge=1)
     """Longest prompt plus completion in tokens, where the server does not tell."""
-    input_price: float = Field(0.0, ge=0)
+    input_price: Operational[float] = Field(0.0, ge=0)
     """Money per million prompt tokens."""
-    output_price: float = Field(0.0, ge=0)
+    output_price: Operational[float] = Field(0.0, ge=0)
     """Money per million sampled tokens."""
 
 
 KEY_VARIABLES = {"user": "SELFPLAY_SIMULATOR_KEY", "assistant": "SELFPLAY_ASSISTANT_KEY"}
+JUDGE_KEY = "SELFPLAY_JUDGE_KEY"
+"""Environment variables that hold the keys of servers."""
 
 
 def is_url(name: str) -> bool:
     """Whether a side is a server rather than a folder."""
     return name.startswith(("http://", "https://"))
-
-
-JUDGE_KEY = "SELFPLAY_JUDGE_KEY"

@@ -111,7 +111,7 @@ class Endpoint:
                         self._failing_since = None
                         return result
                     cause, detail = f"http_{response.status}", content[:300].decode(errors="replace")
-                    self._judge(response, detail)
+                    self._raise_for_status(response, detail)
             except TimeoutError:
                 cause, detail = "timeout", f"no reply within {self._settings.timeout:g} s"
             except aiohttp.ClientError as error:
@@ -146,7 +146,7 @@ class Endpoint:
         except (TimeoutError, aiohttp.ClientError):
             return False
 
-    def _judge(self, response: aiohttp.ClientResponse, detail: str) -> None:
+    def _raise_for_status(self, response: aiohttp.ClientResponse, detail: str) -> None:
         """Raise what another try cannot change; take note of when to come back."""
         status = response.status
         if status in _CONFIGURED_WRONG:

@@ -91,7 +91,7 @@ class TurnSampler:
         request = GenerationRequest(prompt_ids, sampling, drawn, self._stop_ids, self._bias, self._schema)
         completion = await self._backend.generate(request)
         sampled = self._renderer.decode(completion.token_ids).strip()
-        text, told = self._renderer.said(sampled)
+        text, told = self._renderer.parse_sampled(sampled)
         turn = Turn(self._role, text, "sampled", None if told else completion.token_ids)
         stop = completion.finish == "stop"
         usage = Usage(len(prompt_ids), completion.cached_tokens, len(completion.token_ids) + stop)

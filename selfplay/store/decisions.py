@@ -12,7 +12,7 @@ from selfplay.errors import StoreError
 from selfplay.store.store import DATABASE, connect
 
 
-class Verdict(NamedTuple):
+class Decision(NamedTuple):
     """What a curation made of a conversation; without a step it was kept."""
 
     curation: str
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
         )
 
 
-def keep_verdicts(folder: Path, curation: str, verdicts: Iterable[tuple[str, str | None, str | None]]) -> None:
+def keep_decisions(folder: Path, curation: str, verdicts: Iterable[tuple[str, str | None, str | None]]) -> None:
     """Write a curation's verdicts into a run, in place of those of an earlier one of that name.
 
     Args:
@@ -40,26 +40,28 @@ def keep_verdicts(folder: Path, curation: str, verdicts: Iterable[tuple[str, str
     with closing(connect(folder)) as database:
         try:
             with database:
-                database.execute("DELETE FROM verdicts WHERE curation = ?", (curation,))
+                database.execute("DELETE FROM decisions WHERE curation = ?", (curation,))
                 database.executemany(
-                    "INSERT INTO verdicts SELECT ?, number, ?, ? FROM conversations WHERE id = ?",
+                    "INSERT INTO decisions SELECT ?, number, ?, ? FROM conversations WHERE id = ?",
                     ((curation, step, reason, id) for id, step, reason in verdicts),
                 )
         except sqlite3.Error as error:
-            raise StoreError(f"{folder / DATABASE}: verdicts cannot be written ({error})") from error
+            raise StoreError(f"{folder / DATABASE}: decisions cannot be written ({error})") from error
 
 
-def verdicts_on(folder: Path, id: str) -> list[Verdict]:
+def decisions_on(folder: Path, id: str) -> list[Decision]:
     """What curations made of one conversation; a run that nobody could write to since it was made has none.
 
     Raises:
         StoreError: there is no such run.
     """
-    query = """
-    SELECT curation, step, reason FROM verdicts JOIN conversations ON conversation = conversations.number
-    WHERE id = ? ORDER BY curation
-    """
     with closing(connect(folder)) as database:
-        if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'verdicts'").fetchone():
+        # A run that cannot be written keeps the tables it was made with: `verdicts` is the older name.
+        tables = "SELECT name FROM sqlite_master WHERE name IN ('decisions', 'verdicts')"
+        if (table := database.execute(tables).fetchone()) is None:
             return []
-        return [Verdict(*row) for row in database.execute(query, (id,))]
+        query = f"""
+        SELECT curation, step, reason FROM {table[0]} JOIN conversations ON conversation = conversations.number
+        WHERE id = ? ORDER BY curation
+        """
+        return [Decision(*row) for row in database.execute(query, (id,))]

@@ -17,32 +17,48 @@ from typing import Any, Literal
 from selfplay.chat.conversation import Conversation
 from selfplay.errors import StoreError
 from selfplay.files import write_rows
+from selfplay.store.store import open_run
 
 ExportFormat = Literal["messages", "sharegpt"]
 _SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
 
 
 @dataclass(slots=True)
-class Exported:
+class ExportResult:
     """Rows written and conversations left out, by reason."""
 
     rows: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def export(conversations: Iterable[Conversation], format: ExportFormat, out: Path) -> Exported:
+def export_run(folder: str | Path, format: ExportFormat, out: str | Path) -> ExportResult:
+    """Write a run's finished conversations as training data; see `export`.
+
+    Raises:
+        StoreError, ConfigError: no such run, or the file cannot be written.
+    """
+    with open_run(folder) as run:
+        return export(run.conversations(), format, Path(out))
+
+
+def export(conversations: Iterable[Conversation], format: ExportFormat, out: Path) -> ExportResult:
     """Write finished conversations to `.jsonl` or `.parquet`.
 
     Raises:
         ConfigError: another ending of the file name.
         StoreError: the file cannot be written.
     """
-    exported = Exported()
+    exported = ExportResult()
     try:
         write_rows(_rows(conversations, format, exported), out)
     except OSError as error:
         raise StoreError(f"{out}: cannot be written ({error.strerror})") from error
     return exported
+
+
+def is_failed(ended: str | None) -> bool:
+    """Whether a reason of ending is a failure, with its cause behind `failed:`."""
+    return ended is not None and ended.startswith("failed:")
 
 
 def answered(conversation: Conversation) -> Conversation:
@@ -51,9 +67,11 @@ def answered(conversation: Conversation) -> Conversation:
     return replace(conversation, turns=turns[:-1]) if turns and turns[-1].role == "user" else conversation
 
 
-def _rows(conversations: Iterable[Conversation], format: ExportFormat, exported: Exported) -> Iterator[dict[str, Any]]:
+def _rows(
+    conversations: Iterable[Conversation], format: ExportFormat, exported: ExportResult
+) -> Iterator[dict[str, Any]]:
     for conversation in map(answered, conversations):
-        if conversation.ended is None or conversation.ended.startswith("failed:"):
+        if conversation.ended is None or is_failed(conversation.ended):
             exported.left_out[conversation.ended or "unfinished"] += 1
         elif conversation.rounds == 0:
             exported.left_out["no answered round"] += 1

@@ -5,31 +5,54 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import Usage
 
 
+class ForkPoint(NamedTuple):
+    """A turn of another conversation, from which a fork goes on."""
+
+    run: str
+    conversation: str
+    turn: int
+
+
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A conversation to be held: its place, name, seed and given first turns (system prompt, opening)."""
+class ConversationSpec:
+    """A conversation that is to be held: everything known of it before its first turn."""
 
     number: int
+    """Its place in the run, from 0."""
     id: str
     seed: int
     opening: tuple[Turn, ...] = ()
+    """The given first turns: a system prompt, the turns of an opening."""
+    way: str = "usergpt"
+    """How it is made: `usergpt`, a trained simulator; `prompted`, an assistant prompted to play the user."""
+    user_context: str | None = None
+    """What the user's side alone is shown besides the turns: an intent, a persona."""
+    assistant_context: str | None = None
+    """What the assistant's side alone is shown besides the turns."""
+    plan: Mapping[str, Any] | None = None
+    """What it is asked to become, as JSON: rounds, words, styles, spans of a reference."""
+    details: Mapping[str, Any] | None = None
+    """Where it comes from, as JSON: hash of a prompt, sector, node of a tree."""
+    parent: ForkPoint | None = None
+    """The conversation it goes on from, of a fork."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unfinished:
+class PendingConversation:
     """A conversation still owed: its plan and the turns already committed, the opening included."""
 
-    plan: Plan
+    spec: ConversationSpec
     turns: tuple[Turn, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TurnCommit:
     """One step of a conversation, committed as a whole.
 
     `turns` continue at position `at`; `ended` closes the conversation. A step without turns and without reason is

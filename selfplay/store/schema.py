@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 from selfplay.errors import StoreError
 
@@ -55,6 +56,15 @@ MIGRATIONS = (
         PRIMARY KEY (curation, conversation)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE conversations ADD COLUMN way TEXT NOT NULL DEFAULT 'usergpt';  -- how it is made
+    ALTER TABLE conversations ADD COLUMN user_context TEXT;       -- shown to the user's side alone
+    ALTER TABLE conversations ADD COLUMN assistant_context TEXT;  -- shown to the assistant's side alone
+    ALTER TABLE conversations ADD COLUMN plan TEXT;               -- JSON: rounds, words, styles, spans
+    ALTER TABLE conversations ADD COLUMN details TEXT;            -- JSON: prompt hash, sector, node
+    ALTER TABLE conversations ADD COLUMN parent TEXT;             -- JSON: [run, conversation, turn] of a fork
+    ALTER TABLE verdicts RENAME TO decisions;
+    """,
 )
 
 
@@ -71,12 +81,26 @@ def migrate(database: sqlite3.Connection, writable: bool = True) -> None:
             "upgrade the package to open it"
         )
     for number in range(version, len(MIGRATIONS) if writable else version):
+        database.execute("BEGIN IMMEDIATE")
         try:
-            script = f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;"
-            database.executescript(script)
-        except sqlite3.OperationalError:
-            if database.in_transaction:
-                database.rollback()
+            # Another process may have brought the file up since the version was read. A migration that runs twice can
+            # succeed (a table it makes may have been renamed since), so the version is looked at again under the lock.
             (now,) = database.execute("PRAGMA user_version").fetchone()
-            if now <= number:  # else another process brought it up at the same moment
-                raise
+            if now == number:
+                for statement in _statements(MIGRATIONS[number]):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {number + 1}")
+            database.commit()
+        except sqlite3.Error:
+            database.rollback()
+            raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; `executescript` would end the transaction they belong to."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

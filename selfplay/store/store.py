@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -24,15 +24,16 @@ from urllib.parse import quote
 from selfplay.chat.conversation import Conversation, Turn
 from selfplay.chat.speakers import USER_ENDED, Usage
 from selfplay.errors import StoreError
-from selfplay.store.records import Entry, Plan, Totals, Unfinished
+from selfplay.store.records import ConversationSpec, ForkPoint, PendingConversation, Totals, TurnCommit
 from selfplay.store.schema import migrate
 
 DATABASE = "run.db"
 _FACT = "INSERT OR REPLACE INTO run VALUES (?, ?)"
-_PLAN = "INSERT INTO conversations (number, id, seed, opening) VALUES (?, ?, ?, ?)"
+_SPEC_COLUMNS = "number, id, seed, opening, way, user_context, assistant_context, plan, details, parent"
+_SPEC = f"INSERT INTO conversations ({_SPEC_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _END = "UPDATE conversations SET ended = ?, prompt_tokens = ?, cached_tokens = ?, sampled_tokens = ? WHERE number = ?"
-_UNFINISHED = """
-SELECT number, id, seed, opening, EXISTS (SELECT 1 FROM turns WHERE conversation = c.number)
+_UNFINISHED = f"""
+SELECT {_SPEC_COLUMNS}, EXISTS (SELECT 1 FROM turns WHERE conversation = c.number)
 FROM conversations c WHERE ended IS NULL AND number > ? ORDER BY number LIMIT ?
 """
 _PAGE = 500
@@ -108,7 +109,7 @@ class RunReader:
         ((planned, ended),) = self._rows("SELECT COUNT(*), COUNT(ended) FROM conversations")
         return planned, ended
 
-    def unfinished(self) -> Iterator[Unfinished]:
+    def unfinished(self) -> Iterator[PendingConversation]:
         """Conversations without a reason, in the order of the plan.
 
         Read a page at a time, each in a transaction of its own: a run of any length fits in memory, and a reader that
@@ -116,9 +117,9 @@ class RunReader:
         """
         last = -1
         while page := list(self._rows(_UNFINISHED, (last, _PAGE))):
-            for number, id, seed, opening, begun in page:
-                plan = Plan(number, id, seed, tuple(Turn(**turn) for turn in json.loads(opening)))
-                yield Unfinished(plan, self._turns(number) if begun else ())
+            for *columns, begun in page:
+                spec = _spec(columns)
+                yield PendingConversation(spec, self._turns(spec.number) if begun else ())
             last = page[-1][0]
 
     def totals(self) -> Totals:
@@ -164,12 +165,12 @@ class RunStore(RunReader):
         except StoreError:
             self._lock.close()
             raise
-        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[TurnCommit, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
     @classmethod
-    def create(cls, folder: Path, facts: Mapping[str, Any], plans: Iterable[Plan]) -> RunStore:
+    def create(cls, folder: Path, facts: Mapping[str, Any], specs: Iterable[ConversationSpec]) -> RunStore:
         """Start a run: everything that will be said is planned before the first word.
 
         Raises:
@@ -191,14 +192,14 @@ class RunStore(RunReader):
                 migrate(database)
                 with database:
                     database.executemany(_FACT, [(key, json.dumps(value)) for key, value in facts.items()])
-                    database.executemany(_PLAN, map(_plan_row, plans))
+                    database.executemany(_SPEC, map(_spec_row, specs))
             building.rename(folder / DATABASE)
         except (OSError, sqlite3.Error) as error:
             lock.close()
             raise StoreError(f"{folder}: cannot be written ({error}); choose another --out") from error
         return cls(folder, lock)
 
-    def append(self, facts: Mapping[str, Any], plans: Iterable[Plan]) -> None:
+    def append(self, facts: Mapping[str, Any], specs: Iterable[ConversationSpec]) -> None:
         """Plan further conversations, all or none. `facts` take the place of those that have the same key.
 
         Raises:
@@ -207,11 +208,11 @@ class RunStore(RunReader):
         try:
             with self._database as database:
                 database.executemany(_FACT, [(key, json.dumps(value)) for key, value in facts.items()])
-                database.executemany(_PLAN, map(_plan_row, plans))
+                database.executemany(_SPEC, map(_spec_row, specs))
         except sqlite3.Error as error:
             raise StoreError(f"{self.folder}: cannot be written ({error}); nothing was appended") from error
 
-    async def commit(self, entry: Entry) -> None:
+    async def commit(self, entry: TurnCommit) -> None:
         """Write an entry and return once it is on disk.
 
         Raises:
@@ -312,12 +313,22 @@ def _lock(folder: Path) -> TextIO:
     return handle
 
 
-def _plan_row(plan: Plan) -> tuple[int, str, int, str]:
-    opening = [{"role": turn.role, "content": turn.content, "origin": turn.origin} for turn in plan.opening]
-    return plan.number, plan.id, plan.seed, json.dumps(opening)
+def _spec_row(spec: ConversationSpec) -> tuple[Any, ...]:
+    opening = [{"role": turn.role, "content": turn.content, "origin": turn.origin} for turn in spec.opening]
+    structured = (None if value is None else json.dumps(value) for value in (spec.plan, spec.details, spec.parent))
+    told = (spec.way, spec.user_context, spec.assistant_context)
+    return (spec.number, spec.id, spec.seed, json.dumps(opening), *told, *structured)
 
 
-def _insert(database: sqlite3.Connection, entry: Entry) -> None:
+def _spec(columns: Sequence[Any]) -> ConversationSpec:
+    number, id, seed, opening, way, user_context, assistant_context, *structured = columns
+    plan, details, parent = (None if value is None else json.loads(value) for value in structured)
+    turns = tuple(Turn(**turn) for turn in json.loads(opening))
+    fork = None if parent is None else ForkPoint(*parent)
+    return ConversationSpec(number, id, seed, turns, way, user_context, assistant_context, plan, details, fork)
+
+
+def _insert(database: sqlite3.Connection, entry: TurnCommit) -> None:
     last = len(entry.turns) - 1
     spoken = last >= 0 and entry.turns[last].origin != "fixed"  # else the step ended before its side said anything
     for offset, turn in enumerate(entry.turns):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from selfplay.chat.conversation import Conversation
+from selfplay.store.export import is_failed
 from selfplay.store.records import Totals
+from selfplay.store.store import open_run
 
 
 class Spread(NamedTuple):
@@ -37,6 +40,16 @@ class RunSummary:
     """Money, where prices are known."""
 
 
+def summarise_run(folder: str | Path) -> RunSummary:
+    """A run in figures.
+
+    Raises:
+        StoreError: there is no run that can be read.
+    """
+    with open_run(folder) as run:
+        return summarise(run.conversations(), run.totals(), prices_of(run.facts().get("config", {})))
+
+
 def summarise(
     conversations: Iterable[Conversation], totals: Totals, prices: Mapping[str, tuple[float, float]]
 ) -> RunSummary:
@@ -48,7 +61,7 @@ def summarise(
     rounds: list[int] = []
     words: dict[str, list[int]] = {"user": [], "assistant": []}
     for conversation in conversations:
-        if conversation.ended is None or conversation.ended.startswith("failed:"):
+        if conversation.ended is None or is_failed(conversation.ended):
             continue
         rounds.append(conversation.rounds)
         for turn in conversation.turns:
@@ -76,3 +89,10 @@ def spread(values: Sequence[int]) -> Spread:
     ordered = sorted(values)
     last = len(ordered) - 1
     return Spread(sum(ordered) / len(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)])
+
+
+def prices_of(config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """What a side's tokens cost, by role: money per million prompt and sampled tokens."""
+    sides = (("user", "simulator"), ("assistant", "assistant"))
+    settings = {role: config.get(side, {}).get("endpoint", {}) for role, side in sides}
+    return {role: (one.get("input_price", 0.0), one.get("output_price", 0.0)) for role, one in settings.items()}

@@ -151,7 +151,9 @@ class Batches:
 def plan_batches(config: TrainConfig, lengths: Sequence[int]) -> tuple[Batches, int]:
     """The batches of a run and its number of optimiser steps."""
     optim = config.optim
-    composition = Composition(optim.batch_tokens, config.processes, optim.batch, config.compute.packing, optim.seed)
+    composition = Composition(
+        optim.max_tokens_per_batch, config.processes, optim.global_batch_size, config.compute.packing, optim.seed
+    )
     epochs = math.ceil(optim.epochs)
     if optim.max_steps > 0:
         epochs = math.ceil(optim.max_steps / steps_of(Batches(lengths, composition), config))
@@ -162,7 +164,7 @@ def plan_batches(config: TrainConfig, lengths: Sequence[int]) -> tuple[Batches, 
 
 def steps_of(batches: Batches, config: TrainConfig) -> int:
     """Optimiser steps of one epoch."""
-    return math.ceil(len(batches) / config.processes / (batches.accumulate * config.optim.accumulate))
+    return math.ceil(len(batches) / config.processes / (batches.accumulate * config.optim.gradient_accumulation_steps))
 
 
 def tokens_of(batch: Batch, widths: Sequence[int], packed: bool) -> int:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from selfplay.chat.conversation import TrainedRole
+from selfplay.recipe import Operational, Settings
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ScratchModel(_Strict):
+class ScratchModel(Settings):
     """A new Llama-architecture model with a new byte-level BPE tokenizer."""
 
     vocab_size: int = Field(6144, ge=300)
@@ -34,7 +31,7 @@ class ScratchModel(_Strict):
         return self
 
 
-class TrainData(_Strict):
+class TrainData(Settings):
     """Which conversations are trained on."""
 
     datasets: tuple[str, ...]
@@ -49,18 +46,19 @@ class TrainData(_Strict):
     """Held-out conversations the loss is followed on."""
 
 
-class Optimisation(_Strict):
+class Optimisation(Settings):
     """How the weights move."""
 
     epochs: float = Field(1.0, gt=0)
     max_steps: int = Field(-1, ge=-1)
     """Stop after this many optimiser steps; -1: epochs decide."""
-    batch: int | None = Field(None, ge=1)
-    """Conversations per optimiser step over all devices; left out, a step is `accumulate` full batches a device."""
-    batch_tokens: int = Field(6144, ge=64)
+    global_batch_size: int | None = Field(None, ge=1)
+    """Conversations per optimiser step over all devices; left out, a step is
+    `gradient_accumulation_steps` full batches a device."""
+    max_tokens_per_batch: int = Field(6144, ge=64)
     """Tokens of one device's batch, padding included."""
-    accumulate: int = Field(1, ge=1)
-    """Batches per optimiser step and device; follows from `batch` where that is given."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """Batches per optimiser step and device; follows from `global_batch_size` where that is given."""
     learning_rate: float = Field(1e-3, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     min_lr_ratio: float = Field(0.05, ge=0, le=1)
@@ -83,12 +81,12 @@ class Optimisation(_Strict):
     def _sizes_agree(self) -> Optimisation:
         if self.max_steps == 0:
             raise ValueError("max_steps 0 trains nothing; give a number of steps, or -1 for whole epochs")
-        if self.batch is not None and self.accumulate != 1:
-            raise ValueError("accumulate follows from 'batch'; give one of them")
+        if self.global_batch_size is not None and self.gradient_accumulation_steps != 1:
+            raise ValueError("gradient_accumulation_steps follows from global_batch_size; give one of them")
         return self
 
 
-class Lora(_Strict):
+class Lora(Settings):
     """Low-rank adapters (LoRA, arXiv:2106.09685) instead of all weights."""
 
     rank: int = Field(16, ge=1)
@@ -96,11 +94,11 @@ class Lora(_Strict):
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Module names; all-linear: every linear layer but the head."""
-    four_bit: bool = False
+    load_in_4bit: bool = False
     """Keep the base in 4-bit NF4 (QLoRA, arXiv:2305.14314); needs bitsandbytes."""
 
 
-class Compute(_Strict):
+class Compute(Settings):
     """How a step is computed. Nothing here changes what is learned, beyond rounding."""
 
     packing: bool = False
@@ -115,7 +113,7 @@ class Compute(_Strict):
     """Keep only layer inputs and compute the rest again: less memory, a third more work."""
 
 
-class Layout(_Strict):
+class Layout(Settings):
     """How a model lies on devices (ZeRO, arXiv:1910.02054)."""
 
     zero: Literal[0, 1, 2, 3] = 0
@@ -130,17 +128,26 @@ class Layout(_Strict):
         return self
 
 
-class Generation(_Strict):
+class Generation(Settings):
     """How the finished model is sampled where nothing else is said (its generation_config.json)."""
 
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
 
 
-class TrainConfig(_Strict):
+class TrainConfig(Settings):
     """A training recipe."""
 
-    description: str = ""
+    renamed: ClassVar[Mapping[str, str]] = {
+        "out": "output_dir",
+        "report": "report_to",
+        "lora.load_in_4bit": "lora.load_in_4bit",
+        "optim.global_batch_size": "optim.global_batch_size",
+        "optim.max_tokens_per_batch": "optim.max_tokens_per_batch",
+        "optim.gradient_accumulation_steps": "optim.gradient_accumulation_steps",
+    }
+
+    description: Operational[str] = ""
     """One line for `selfplay recipes`."""
     role: TrainedRole
     """Whose tokens carry loss: user (UserGPT), assistant, or all (a base model)."""
@@ -164,10 +171,10 @@ class TrainConfig(_Strict):
     """Overrides the layout."""
     layouts: Mapping[int, Layout] = {}
     """Layout by number of processes; a number between two takes the lower one's. Without: no ZeRO."""
-    report: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    report_to: Operational[tuple[Literal["tensorboard", "wandb"], ...]] = ()
     """Where curves are shown beside loss.png."""
     generation: Generation = Generation()
-    out: str
+    output_dir: Operational[str]
     """Folder of the finished model; checkpoints lie in its `checkpoints/` while training runs."""
     log_steps: int = Field(20, ge=1)
     eval_steps: int = Field(200, ge=1)
@@ -181,12 +188,13 @@ class TrainConfig(_Strict):
             raise ValueError("lora adapts a 'base'; a new model ('scratch') has nothing to adapt")
         if self.optim.average_with_base and self.base is None:
             raise ValueError("optim.average_with_base needs a 'base'; a new model ('scratch') has none")
-        if self.optim.batch is not None and self.optim.batch % self.processes:
-            raise ValueError(f"optim.batch {self.optim.batch} does not share out over {self.processes} processes")
+        size = self.optim.global_batch_size
+        if size is not None and size % self.processes:
+            raise ValueError(f"optim.global_batch_size {size} does not share out over {self.processes} processes")
         layout = self.layout
-        if self.lora is not None and self.lora.four_bit and layout.zero == 3:
+        if self.lora is not None and self.lora.load_in_4bit and layout.zero == 3:
             raise ValueError(
-                "lora.four_bit and zero 3 do not go together: ZeRO-3 cannot split 4-bit weights; use zero 2"
+                "lora.load_in_4bit and zero 3 do not go together: ZeRO-3 cannot split 4-bit weights; use zero 2"
             )
         if self.offload and not layout.zero:
             raise ValueError("offload needs zero 1, 2 or 3")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from selfplay.chat.conversation import Conversation, TrainedRole, without_system
+from selfplay.chat.conversation import Conversation
 from selfplay.chat.families import Family
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import EmptyLossMask
@@ -94,11 +94,6 @@ def build_examples(
 def _single(conversation: Conversation) -> bool:
     """Whether it is one user turn, with or without an answer, and nothing before them."""
     return len(conversation.turns) <= 2 and conversation.turns[0].role == "user"
-
-
-def as_seen_by(role: TrainedRole, conversation: Conversation) -> Conversation:
-    """The conversation as the trained side knows it: the assistant's system prompt is hidden from the user."""
-    return without_system(conversation) if role == "user" else conversation
 
 
 def collate(rows: list[dict[str, Any]], pad_id: int, packed: bool = False) -> dict[str, Any]:

@@ -54,10 +54,10 @@ def load_base(name: str, **options: Any) -> Any:
 
 def _loaded(config: TrainConfig) -> Any:
     options: dict[str, Any] = {"dtype": weights_dtype(config), "attn_implementation": attention(config)}
-    if config.lora is not None and config.lora.four_bit:
+    if config.lora is not None and config.lora.load_in_4bit:
         from transformers import BitsAndBytesConfig
 
-        require("bitsandbytes", "lora.four_bit")
+        require("bitsandbytes", "lora.load_in_4bit")
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -85,7 +85,7 @@ def _adapted(model: Any, lora: Lora, new_tokens: list[int], split: bool) -> Any:
     """Adapters on every target, and the embeddings of new tokens trained with them."""
     from peft import get_peft_model, prepare_model_for_kbit_training
 
-    if lora.four_bit:
+    if lora.load_in_4bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Without its row in the head a new token could be read and never said.
     trained = dict.fromkeys(_vocabulary_modules(model), new_tokens) if new_tokens else None

@@ -6,28 +6,19 @@ from typing import Any
 
 import yaml
 
-_WHAT = {
-    "user": (
-        "A user simulator (UserGPT): it speaks as the user and ends conversations with `<|endconversation|>`.",
-        "user",
-    ),
-    "assistant": ("An assistant.", "assistant"),
-    "all": ("A base model trained on both sides of conversations.", "assistant"),
-}
-
 
 def model_card(record: dict[str, Any], merged: bool = False) -> str:
     """Markdown from what `training.json` holds; `merged`: the adapters it tells of are in the weights."""
     recipe = record["recipe"]
-    what, opens = _WHAT[recipe["role"]]
+    side = record["side"]
     front: dict[str, Any] = {"library_name": "peft" if recipe["lora"] and not merged else "transformers"}
     front["pipeline_tag"] = "text-generation"
-    front["tags"] = ["selfplay", {"user": "user-simulator", "all": "base"}.get(recipe["role"], recipe["role"])]
+    front["tags"] = ["selfplay", side["tag"]]
     if recipe["base"]:
         front["base_model"] = recipe["base"]
     rows = {
         "role": recipe["role"],
-        "template": f"{record['template']}; its generation prompt opens a turn of the {opens}",
+        "template": f"{record['template']}; its generation prompt opens a turn of the {side['opens']}",
         "data": ", ".join(recipe["data"]["datasets"]),
         "data fingerprint": f"`{record['data_fingerprint']}`",
         "conversations": f"{record['conversations']:,}, {record['supervised_tokens']:,} supervised tokens",
@@ -42,9 +33,10 @@ def model_card(record: dict[str, Any], merged: bool = False) -> str:
         where = "merged into the base" if merged else "`selfplay train merge` puts them into the base"
         rows["adapters"] = f"LoRA, rank {recipe['lora']['rank']}; {where}"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    title = recipe["output_dir"].rstrip("/").rsplit("/", 1)[-1]
     return (
-        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {recipe['out'].rstrip('/').rsplit('/', 1)[-1]}\n\n"
-        f"{recipe['description'] or what}\n\n{what}\n\n| | |\n| --- | --- |\n{table}\n\n"
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {title}\n\n"
+        f"{recipe['description'] or side['summary']}\n\n{side['summary']}\n\n| | |\n| --- | --- |\n{table}\n\n"
         f"![loss](loss.png)\n\n## Lineage\n\n{_lineage(record)}\n\n"
         "The whole recipe and the losses are in `training.json`.\n"
     )

@@ -15,7 +15,9 @@ On a CPU host and device are one memory, so offload only adds to it; and its hea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +25,12 @@ import torch
 from selfplay.train.batches import plan_batches
 from selfplay.train.config import TrainConfig
 from selfplay.train.launch.deepspeed_config import BUCKET, LIVE
+from selfplay.train.launch.environment import check_environment
 from selfplay.train.methods.loss import CHUNK
 from selfplay.train.model import weights_dtype
-from selfplay.train.prepare import Gathered
+from selfplay.train.prepare import TrainInputs
+from selfplay.train.roles import TrainedSide
+from selfplay.train.run import CHECKPOINTS, with_base_folder
 
 HEAP = 0.3
 """What lies unused between the blocks of a CPU's heap, as a share of those that come and go with a batch; measured by
@@ -51,7 +56,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class TrainEstimate:
     """A run in figures."""
 
     parameters: int
@@ -64,17 +69,19 @@ class Estimate:
     memory: Memory
 
 
-def estimate(gathered: Gathered) -> Estimate:
+def estimate_training(gathered: TrainInputs) -> TrainEstimate:
     """Figures of a run; loads no weights."""
     config = gathered.config
     parameters, trained = gathered.parameters, gathered.trained
     lengths = [len(row) for row in gathered.train.input_ids]
     batches, steps = plan_batches(config, lengths)
-    accumulate = batches.accumulate * config.optim.accumulate
-    tokens = min(config.optim.batch_tokens, sum(lengths))
+    accumulate = batches.accumulate * config.optim.gradient_accumulation_steps
+    tokens = min(config.optim.max_tokens_per_batch, sum(lengths))
     supervised = round(tokens * gathered.train.supervised / gathered.train.tokens)
     memory = estimate_memory(config, gathered.shape, parameters, trained, tokens, supervised)
-    return Estimate(parameters, trained, gathered.train.tokens, gathered.train.supervised, steps, accumulate, memory)
+    return TrainEstimate(
+        parameters, trained, gathered.train.tokens, gathered.train.supervised, steps, accumulate, memory
+    )
 
 
 def estimate_memory(
@@ -85,7 +92,7 @@ def estimate_memory(
     wide = 2 if weights_dtype(config) == torch.bfloat16 else 4
     mixed = wide == 2 and layout.zero > 0
     frozen = parameters - trained
-    held = frozen * (0.56 if config.lora is not None and config.lora.four_bit else wide) + trained * wide
+    held = frozen * (0.56 if config.lora is not None and config.lora.load_in_4bit else wide) + trained * wide
     weights = held / (split if layout.zero == 3 else 1)
     gradients = trained * wide / (split if layout.zero >= 2 else 1)
     if layout.zero:  # DeepSpeed steps on float32 copies of its share
@@ -131,3 +138,31 @@ def _activations(config: TrainConfig, shape: Any, tokens: int) -> int:
     if config.compute.gradient_checkpointing:
         return tokens * (layers * hidden * residual + layer)
     return tokens * layers * layer
+
+
+@dataclass(frozen=True, slots=True)
+class TrainDryRun:
+    """What a run would do. `line` is empty for one that needs no launcher, `deepspeed` None without it."""
+
+    config: TrainConfig
+    estimate: TrainEstimate
+    line: list[str]
+    deepspeed: dict[str, Any] | None
+
+
+def dry_run(config: TrainConfig, side: TrainedSide, say: Callable[[str], None] = print) -> TrainDryRun:
+    """What training would take; loads the data and no weights.
+
+    Raises:
+        SelfplayError: see `train`.
+    """
+    from selfplay.train.launch.deepspeed_config import deepspeed_config
+    from selfplay.train.launch.launch import launch_line
+    from selfplay.train.plan import estimate_training
+    from selfplay.train.prepare import prepare_inputs
+
+    config = with_base_folder(config)
+    check_environment(config)
+    figures = estimate_training(prepare_inputs(config, side, say))
+    line = launch_line(config, Path(config.output_dir) / CHECKPOINTS) if config.launched else []
+    return TrainDryRun(config, figures, line, deepspeed_config(config, figures.batches_per_step))

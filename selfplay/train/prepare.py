@@ -1,6 +1,6 @@
 """Everything that comes before a model: data, tokenizer, template, token rows. Wrong input ends here, in seconds.
 
-`gather` looks and decides; `write` puts what every process of the run reads into `checkpoints/`:
+`prepare_inputs` looks and decides; `write_prepared` puts what every process of the run reads into `checkpoints/`:
 
     prepared.json   recipe, data fingerprint, counts
     tokenizer/      with the trained role's template
@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from selfplay.chat.conversation import Conversation
-from selfplay.data.loading import Loaded
+from selfplay.data.loading import LoadResult
 from selfplay.data.mixing import load_mixture
 from selfplay.errors import ConfigError
 from selfplay.train.architecture import count_parameters, model_shape
 from selfplay.train.config import TrainConfig
-from selfplay.train.examples import Examples, as_seen_by, build_examples
-from selfplay.train.tokenizer import Start, start_tokenizer
+from selfplay.train.examples import Examples, build_examples
+from selfplay.train.roles import TrainedSide
+from selfplay.train.tokenizer import TrainTokenizer, start_tokenizer
 
 _PREPARED = "prepared.json"
 _ROWS = 1000
@@ -31,11 +32,12 @@ _ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class TrainInputs:
     """A run's data as token rows, and where it starts from."""
 
     config: TrainConfig
-    start: Start
+    side: TrainedSide
+    start: TrainTokenizer
     shape: Any
     """The architecture's settings."""
     train: Examples
@@ -50,10 +52,11 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedTraining:
     """What a process of the run reads."""
 
     config: TrainConfig
+    side: TrainedSide
     tokenizer: Any
     train: Any
     """Dataset with columns id, input_ids and labels."""
@@ -61,7 +64,7 @@ class Prepared:
     facts: dict[str, Any]
 
 
-def gather(config: TrainConfig, say: Callable[[str], None]) -> Gathered:
+def prepare_inputs(config: TrainConfig, side: TrainedSide, say: Callable[[str], None]) -> TrainInputs:
     """Load, check and tokenise.
 
     Raises:
@@ -70,9 +73,9 @@ def gather(config: TrainConfig, say: Callable[[str], None]) -> Gathered:
     data = config.data
     mixture = load_mixture(data.datasets, held_out=data.held_out, seed=config.optim.seed, strict=data.strict)
     _report(mixture.loaded, say)
-    conversations = [as_seen_by(config.role, conversation) for conversation in mixture.train]
-    held_out = [as_seen_by(config.role, conversation) for conversation in mixture.held_out]
-    start = start_tokenizer(config, conversations)
+    conversations = [side.view(conversation) for conversation in mixture.train]
+    held_out = [side.view(conversation) for conversation in mixture.held_out]
+    start = start_tokenizer(config, side, conversations)
     shape = model_shape(config, len(start.tokenizer))
     _refuse_new_tokens(config, start)
     parameters, trained = count_parameters(config, shape, len(start.tokenizer), len(start.new_tokens))
@@ -86,8 +89,9 @@ def gather(config: TrainConfig, say: Callable[[str], None]) -> Gathered:
         f"{len(examples.input_ids)} conversations, {examples.tokens:,} tokens, {examples.supervised:,} supervised "
         f"({config.role}), {examples.cut} cut at {limit} tokens; {parameters:,} parameters, {trained:,} trained"
     )
-    return Gathered(
+    return TrainInputs(
         config,
+        side,
         start,
         shape,
         examples,
@@ -100,7 +104,7 @@ def gather(config: TrainConfig, say: Callable[[str], None]) -> Gathered:
     )
 
 
-def write(gathered: Gathered, folder: Path) -> None:
+def write_prepared(gathered: TrainInputs, folder: Path) -> None:
     """Leave what the processes of the run read."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, examples in (("train", gathered.train), ("held_out", gathered.held_out)):
@@ -108,6 +112,7 @@ def write(gathered: Gathered, folder: Path) -> None:
     gathered.start.tokenizer.save_pretrained(folder / "tokenizer")
     facts = {
         "recipe": gathered.config.model_dump(mode="json"),
+        "side": asdict(gathered.side),
         "data_fingerprint": gathered.fingerprint,
         "conversations": gathered.conversations,
         "supervised": gathered.train.supervised,
@@ -119,14 +124,15 @@ def write(gathered: Gathered, folder: Path) -> None:
     (folder / _PREPARED).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> Prepared:
-    """What `write` left."""
+def read_prepared(folder: Path) -> PreparedTraining:
+    """What `write_prepared` left."""
     from datasets import Dataset
     from transformers import AutoTokenizer
 
     facts = json.loads((folder / _PREPARED).read_text(encoding="utf-8"))
-    return Prepared(
+    return PreparedTraining(
         TrainConfig.model_validate(facts["recipe"]),
+        TrainedSide(**facts["side"]),
         AutoTokenizer.from_pretrained(folder / "tokenizer"),
         Dataset.from_file(str(folder / "train.arrow")),
         Dataset.from_file(str(folder / "held_out.arrow")),
@@ -148,7 +154,7 @@ def _write_rows(examples: Examples, file: Path) -> None:
         writer.finalize()
 
 
-def _refuse_new_tokens(config: TrainConfig, start: Start) -> None:
+def _refuse_new_tokens(config: TrainConfig, start: TrainTokenizer) -> None:
     """PEFT gathers rows of new tokens under ZeRO-3 on GPUs only.
 
     Raises:
@@ -179,6 +185,6 @@ def _stride(held_out: list[Conversation], config: TrainConfig) -> int:
     return max(1, len(held_out) // config.data.eval_conversations)
 
 
-def _report(loaded: Loaded, say: Callable[[str], None]) -> None:
+def _report(loaded: LoadResult, say: Callable[[str], None]) -> None:
     for reason, count in loaded.refused.counts.most_common():
         say(f"skipped {count} rows: {reason} (first: {loaded.refused.examples[reason]})")

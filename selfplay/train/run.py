@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfplay.chat.models import content_hash
+from selfplay.chat.models import EMBEDDED, content_hash, locate_model
 from selfplay.errors import ConfigError
 from selfplay.files import replacing
-from selfplay.settings import differences
+from selfplay.recipe import differences, identity
 from selfplay.train.config import TrainConfig
 from selfplay.train.launch.environment import check_environment, several_gpus
-from selfplay.train.prepare import gather, read, write
+from selfplay.train.prepare import prepare_inputs, read_prepared, write_prepared
+from selfplay.train.record import read_training_record
+from selfplay.train.roles import TrainedSide
 
 CHECKPOINTS = "checkpoints"
 _OWNER = "run.json"
-_NOT_COMPARED = ("out", "description", "report")
-"""Settings that may differ on resuming."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,43 +34,46 @@ class TrainResult:
     supervised_tokens: int
 
 
-def train(config: TrainConfig, *, resume: bool = False, say: Callable[[str], None] = print) -> TrainResult:
-    """Train one role and save the model folder.
+def train(
+    config: TrainConfig, side: TrainedSide, *, resume: bool = False, say: Callable[[str], None] = print
+) -> TrainResult:
+    """Train one side and save the model folder.
 
     Raises:
         ConfigError: the output folder already holds a model, or what was started there is something else.
         ModelError, DataError, EmptyLossMask: found before any model is loaded.
         SelfplayError: training broke: a loss that is no number, or no memory left.
     """
-    out = Path(config.out)
+    config = with_base_folder(config)
+    out = Path(config.output_dir)
     folder = out / CHECKPOINTS
     if _finished(out):
         raise ConfigError(f"{out} already holds a model; choose another --out or remove it first")
     check_environment(config)
     with _alone(folder):
         _check_owner(folder, config, resume)
-        _train(config, folder, resume, say)
+        _train(config, side, folder, resume, say)
     shutil.rmtree(folder)
-    record = json.loads((out / "training.json").read_text(encoding="utf-8"))
+    record = read_training_record(out)
     return TrainResult(out, record["steps"], record["eval_loss"], record["supervised_tokens"])
 
 
-def _train(config: TrainConfig, folder: Path, resume: bool, say: Callable[[str], None]) -> None:
-    gathered = gather(config, say)
-    identity = {**_identity(config), "data fingerprint": gathered.fingerprint}
-    checkpoint = _find_checkpoint(folder, identity) if resume else None
-    write(gathered, folder)
+def _train(config: TrainConfig, side: TrainedSide, folder: Path, resume: bool, say: Callable[[str], None]) -> None:
+    gathered = prepare_inputs(config, side, say)
+    known = {**_identity(config), "data fingerprint": gathered.fingerprint}
+    checkpoint = _find_checkpoint(folder, known) if resume else None
+    write_prepared(gathered, folder)
     with replacing(folder / _OWNER) as partial:
-        partial.write_text(json.dumps(identity), encoding="utf-8")
+        partial.write_text(json.dumps(known), encoding="utf-8")
     del gathered
     if config.launched or several_gpus():
         from selfplay.train.launch.launch import launch
 
         launch(config, folder, checkpoint)
     else:
-        from selfplay.train.methods.sft import work
+        from selfplay.train.methods.sft import train_process
 
-        work(read(folder), folder, checkpoint, say)
+        train_process(read_prepared(folder), folder, checkpoint, say)
 
 
 @contextmanager
@@ -98,6 +101,11 @@ def _alone(folder: Path) -> Iterator[None]:
                     folder.parent.rmdir()
 
 
+def is_begun(out: Path) -> bool:
+    """Whether an interrupted run can be resumed in a folder."""
+    return (out / CHECKPOINTS / _OWNER).exists()
+
+
 def _finished(out: Path) -> bool:
     return any((out / name).exists() for name in ("config.json", "adapter_config.json"))
 
@@ -122,19 +130,19 @@ def _check_owner(folder: Path, config: TrainConfig, resume: bool) -> None:
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
     """What may not change on resuming; a base is known by its content, wherever it lies."""
-    told = config.model_dump(mode="json")
+    settings = identity(config)
     if config.base is not None and Path(config.base).is_dir():
-        told["base"] = content_hash(Path(config.base))
-    return told
+        settings["base"] = content_hash(Path(config.base))
+    return settings
 
 
-def _find_checkpoint(folder: Path, identity: dict[str, Any]) -> str | None:
+def _find_checkpoint(folder: Path, asked: dict[str, Any]) -> str | None:
     """The newest whole checkpoint, None before the first one; the state is what is written last.
 
     Raises:
         ConfigError: the data is no longer what it was.
     """
-    _refuse_changes(folder, json.loads((folder / _OWNER).read_text(encoding="utf-8")), identity)
+    _refuse_changes(folder, json.loads((folder / _OWNER).read_text(encoding="utf-8")), asked)
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
     return next((str(path) for path in found if _readable(path / "trainer_state.json")), None)
 
@@ -148,6 +156,14 @@ def _readable(file: Path) -> bool:
 
 def _refuse_changes(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
     same_data = stored.get("data fingerprint") == asked.get("data fingerprint")
-    changed = differences(stored, asked, (*_NOT_COMPARED, *(("data.datasets",) if same_data else ())))
+    changed = differences(stored, asked, ("data.datasets",) if same_data else ())
     if changed:
         raise ConfigError(f"{folder} belongs to other settings: {'; '.join(changed)}; resume with the same ones")
+
+
+def with_base_folder(config: TrainConfig) -> TrainConfig:
+    """The recipe with the folder of its base in place of a name; what is no folder is left as a name on the hub."""
+    name = config.base
+    if name is None or (name != EMBEDDED and not Path(name).expanduser().exists()):
+        return config
+    return config.model_copy(update={"base": str(locate_model(name, "base"))})

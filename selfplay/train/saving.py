@@ -8,6 +8,7 @@ README.md.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from selfplay.chat.rendering import ChatRenderer
 from selfplay.train.config import TrainConfig
 from selfplay.train.launch.deepspeed_config import deepspeed_config
 from selfplay.train.model_card import model_card
-from selfplay.train.prepare import Prepared
+from selfplay.train.prepare import PreparedTraining
+from selfplay.train.record import RECORD, read_training_record
 
 
-def save_model(prepared: Prepared, trainer: Any, eval_loss: float, folder: Path) -> None:
+def save_model(prepared: PreparedTraining, trainer: Any, eval_loss: float, folder: Path) -> None:
     """Write the model folder; every process calls this, the first one writes.
 
     The files are written beside the checkpoints and then moved.
@@ -36,7 +38,7 @@ def save_model(prepared: Prepared, trainer: Any, eval_loss: float, folder: Path)
     written = folder / "model"
     written.mkdir(exist_ok=True)
     model.config.use_cache = True  # off while training
-    model.generation_config = _stopping_at(ChatRenderer(tokenizer), config, tokenizer)
+    model.generation_config = _stopping_at(ChatRenderer(tokenizer), prepared, tokenizer)
     if config.lora is None:
         _save_whole(model, weights, written)
     else:
@@ -44,7 +46,7 @@ def save_model(prepared: Prepared, trainer: Any, eval_loss: float, folder: Path)
         model.generation_config.save_pretrained(written)
     tokenizer.save_pretrained(written)
     _write_records(prepared, trainer, eval_loss, written)
-    move_in(written, Path(config.out))
+    move_in(written, Path(config.output_dir))
 
 
 def move_in(written: Path, out: Path) -> None:
@@ -62,22 +64,24 @@ def _save_whole(model: Any, weights: dict[str, Any], out: Path) -> None:
     model.config.save_pretrained(out)
 
 
-def _stopping_at(renderer: ChatRenderer, config: TrainConfig, tokenizer: Any) -> Any:
+def _stopping_at(renderer: ChatRenderer, prepared: PreparedTraining, tokenizer: Any) -> Any:
     from transformers import GenerationConfig
 
+    config = prepared.config
     stops = [renderer.end_of_turn_id]
-    if config.role != "assistant" and renderer.end_of_conversation_id is not None:
+    if prepared.side.ends_conversations and renderer.end_of_conversation_id is not None:
         stops.append(renderer.end_of_conversation_id)
     drawn = config.generation.temperature > 0
     sampling = {"temperature": config.generation.temperature, "top_p": config.generation.top_p} if drawn else {}
     return GenerationConfig(eos_token_id=stops, pad_token_id=tokenizer.pad_token_id, do_sample=drawn, **sampling)
 
 
-def _write_records(prepared: Prepared, trainer: Any, eval_loss: float, out: Path) -> None:
+def _write_records(prepared: PreparedTraining, trainer: Any, eval_loss: float, out: Path) -> None:
     config = prepared.config
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     record = {
         "recipe": config.model_dump(mode="json"),
+        "side": asdict(prepared.side),
         "template": prepared.facts["template"],
         "data_fingerprint": prepared.facts["data_fingerprint"],
         "conversations": prepared.facts["conversations"],
@@ -87,7 +91,7 @@ def _write_records(prepared: Prepared, trainer: Any, eval_loss: float, out: Path
         "eval_loss": eval_loss,
         "log": history,
     }
-    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (out / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     deepspeed = deepspeed_config(config, trainer.args.gradient_accumulation_steps)
     if deepspeed is not None:
         (out / "deepspeed.json").write_text(json.dumps(deepspeed, indent=1) + "\n", encoding="utf-8")
@@ -103,10 +107,9 @@ def lineage(config: TrainConfig, revision: str | None) -> list[dict[str, Any]]:
     if not folder.is_dir():
         return [{"model": config.base, "revision": revision}]
     parent: dict[str, Any] = {"model": str(folder), "content_hash": content_hash(folder)}
-    told = folder / "training.json"
-    if not told.exists():
+    if not (folder / RECORD).exists():
         return [parent]
-    record = json.loads(told.read_text(encoding="utf-8"))
+    record = read_training_record(folder)
     parent |= {"role": record["recipe"]["role"], "data_fingerprint": record.get("data_fingerprint")}
     return [parent, *record.get("lineage", [])]
 

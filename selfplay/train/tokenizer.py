@@ -12,10 +12,11 @@ from selfplay.chat.families import END_OF_CONVERSATION, FAMILIES, Family, family
 from selfplay.chat.rendering import ChatRenderer
 from selfplay.errors import EmptyLossMask, ModelError
 from selfplay.train.config import TrainConfig
+from selfplay.train.roles import TrainedSide
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class TrainTokenizer:
     """What comes before the model.
 
     Attributes:
@@ -30,7 +31,7 @@ class Start:
     new_tokens: list[int]
 
 
-def start_tokenizer(config: TrainConfig, conversations: Sequence[Conversation]) -> Start:
+def start_tokenizer(config: TrainConfig, side: TrainedSide, conversations: Sequence[Conversation]) -> TrainTokenizer:
     """Tokenizer and template of a recipe.
 
     Raises:
@@ -41,11 +42,11 @@ def start_tokenizer(config: TrainConfig, conversations: Sequence[Conversation]) 
 
         chosen = family(config.template or "nano")
         texts = (turn.content for conversation in conversations for turn in conversation.turns)
-        return _finish(config, train_tokenizer(texts, config.scratch, chosen), chosen)
+        return _finish(config, side, train_tokenizer(texts, config.scratch, chosen), chosen)
     tokenizer = load_tokenizer(str(config.base))
     if config.template is not None and config.template.endswith(".jinja"):
-        return _finish(config, tokenizer, None)
-    return _finish(config, tokenizer, family(config.template) if config.template else recognise(tokenizer))
+        return _finish(config, side, tokenizer, None)
+    return _finish(config, side, tokenizer, family(config.template) if config.template else recognise(tokenizer))
 
 
 def load_tokenizer(name: str) -> Any:
@@ -108,7 +109,7 @@ def probes(role: TrainedRole, single_turn: bool) -> Iterator[Conversation]:
         yield conversation_from_pairs("with system turn", [("system", "Be brief."), *pairs])
 
 
-def prove(renderer: ChatRenderer, role: TrainedRole, single_turn: bool = False) -> None:
+def check_template(renderer: ChatRenderer, role: TrainedRole, single_turn: bool = False) -> None:
     """Check a template for what training relies on.
 
     Raises:
@@ -120,7 +121,7 @@ def prove(renderer: ChatRenderer, role: TrainedRole, single_turn: bool = False) 
             "the chat template has no {% generation %} tags, so no token would be trained; "
             "use a template family of this package or add the tags around the trained role's turns"
         )
-    if role != "all" and not renderer.opens(role):
+    if role != "all" and not renderer.opens_turn_of(role):
         raise ModelError(f"the chat template's generation prompt does not open a {role} turn; nobody could sample one")
     ends = {renderer.end_of_turn_id, renderer.end_of_conversation_id}
     for probe in probes(role, single_turn):
@@ -142,7 +143,7 @@ def prove(renderer: ChatRenderer, role: TrainedRole, single_turn: bool = False) 
                 )
 
 
-def _finish(config: TrainConfig, tokenizer: Any, chosen: Family | None) -> Start:
+def _finish(config: TrainConfig, side: TrainedSide, tokenizer: Any, chosen: Family | None) -> TrainTokenizer:
     before = len(tokenizer)
     if chosen is None:
         template = _template_file(str(config.template))
@@ -151,13 +152,13 @@ def _finish(config: TrainConfig, tokenizer: Any, chosen: Family | None) -> Start
         _add(tokenizer, chosen.adds)
         tokenizer.eos_token = chosen.end_of_turn
         template = chosen.template(config.role)
-    _add(tokenizer, [END_OF_CONVERSATION] if config.role != "assistant" else [])
+    _add(tokenizer, [END_OF_CONVERSATION] if side.ends_conversations else [])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     tokenizer.chat_template = template
     renderer = ChatRenderer(tokenizer, template)
-    prove(renderer, config.role, chosen is not None and chosen.single_turn)
-    return Start(tokenizer, renderer, chosen, [] if config.scratch else list(range(before, len(tokenizer))))
+    check_template(renderer, config.role, chosen is not None and chosen.single_turn)
+    return TrainTokenizer(tokenizer, renderer, chosen, [] if config.scratch else list(range(before, len(tokenizer))))
 
 
 def _require(tokenizer: Any, chosen: Family, config: TrainConfig) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from selfplay.data.cleaning.language import LANGUAGES
+from selfplay.recipe import Operational, Settings
 
 
-class CleanConfig(BaseModel):
+class CleanConfig(Settings):
     """A cleaning recipe: one field per step, in the order the steps are taken."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    renamed: ClassVar[Mapping[str, str]] = {"personal": "pii"}
 
-    description: str = ""
+    description: Operational[str] = ""
     """One line for `selfplay recipes`."""
     html: bool = True
     """Turns that are HTML become Markdown."""
     artefacts: bool = True
     """Take out what a chat page adds to a copied conversation: "Copy code", "2 / 2"."""
-    personal: Literal["keep", "mask", "drop"] = "keep"
+    pii: Literal["keep", "mask", "drop"] = "keep"
     """E-mail addresses, phone numbers, keys and card numbers: leave them, mask them, or drop the conversation."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes of the languages to keep (en, zh); none: all."""

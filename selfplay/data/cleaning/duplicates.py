@@ -44,7 +44,7 @@ Words = NDArray[np.uint64]
 Signatures = NDArray[np.uint32]
 
 
-def digest(conversation: Conversation, before: bytes = b"") -> bytes:
+def text_digest(conversation: Conversation, before: bytes = b"") -> bytes:
     """16 bytes that tell conversations apart by roles and texts; of pieces also by the pieces before them."""
     text = "\x1e".join(f"{turn.role}\x1f{turn.content}" for turn in conversation.turns)
     return blake2b(before + text.encode(errors="surrogatepass"), digest_size=16).digest()

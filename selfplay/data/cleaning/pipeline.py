@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selfplay.data.catalogue import Source
+from selfplay.data.catalogue import Source, locate
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.duplicates import Bools, ExactDuplicates, NearDuplicates
 from selfplay.data.cleaning.report import Count, Tally
@@ -35,26 +35,47 @@ _EXACT = "exact duplicates"
 _NEAR = "near duplicates"
 
 
-def clean_sources(
-    sources: Sequence[Source],
-    out: Path,
-    config: CleanConfig,
+def clean(
+    names: Sequence[str],
+    out: str | Path,
+    config: CleanConfig | None = None,
     *,
     format: str | None = None,
     workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> Tally:
-    """Clean sources into one messages file, with its table beside it.
+    """Clean datasets into one `.jsonl` or `.parquet` file of messages, with the table of what each step did beside it.
 
     Args:
-        format: overrides the formats recognised.
+        names: catalogue names, files, run folders, or `organisation/name` on the hub.
+        format: the source schema, where it is not recognised.
         workers: processes; None: one per core this process may use.
+        on_progress: called with the rows read so far and the share of the sources they make.
 
     Raises:
         ConfigError: the output cannot have that name, or the format is unknown.
         DataError: a source cannot be read or recognised, or (strict) a row is bad.
         ModelError: the tokenizer that measures pieces cannot be read.
     """
+    return _clean_sources(
+        [locate(name) for name in names],
+        Path(out),
+        config or CleanConfig(),
+        format=format,
+        workers=workers,
+        on_progress=on_progress,
+    )
+
+
+def _clean_sources(
+    sources: Sequence[Source],
+    out: Path,
+    config: CleanConfig,
+    *,
+    format: str | None,
+    workers: int | None,
+    on_progress: Progress | None,
+) -> Tally:
     check_name(out)
     _check_apart(out, sources)
     tally = Tally(steps={name: Count() for name in _names(config)})  # complains before anything is read

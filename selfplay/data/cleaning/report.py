@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selfplay.data.rejects import Refusals
+from selfplay.data.rejects import Rejects
 from selfplay.files import replacing
 
 _NUMBERS = ("rows_before", "rows_after", "turns_before", "turns_after", "rows_changed", "turns_changed")
@@ -44,7 +44,7 @@ class Tally:
     rows: int = 0
     conversations: int = 0
     turns: int = 0
-    refused: Refusals = field(default_factory=Refusals)
+    refused: Rejects = field(default_factory=Rejects)
     steps: dict[str, Count] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:

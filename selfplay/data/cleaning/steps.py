@@ -43,9 +43,9 @@ def steps_of(config: CleanConfig) -> list[Step]:
         steps.append(Step("HTML to Markdown", _rewriting(lambda role, text: html_to_markdown(text))))
     if config.artefacts:
         steps.append(Step("page artefacts", _rewriting(without_artefacts)))
-    if config.personal == "mask":
+    if config.pii == "mask":
         steps.append(Step("personal data masked", _rewriting(lambda role, text: masked(text))))
-    elif config.personal == "drop":
+    elif config.pii == "drop":
         steps.append(Step("personal data dropped", _without_personal))
     if config.languages:
         steps.append(Step("languages", _in_languages(frozenset(config.languages))))

@@ -19,7 +19,7 @@ from multiprocessing import get_context, parent_process
 
 from selfplay.chat.conversation import Conversation
 from selfplay.data.cleaning.config import CleanConfig
-from selfplay.data.cleaning.duplicates import digest, signatures
+from selfplay.data.cleaning.duplicates import signatures, text_digest
 from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.steps import clean, steps_of
 from selfplay.data.formats import format_named
@@ -112,7 +112,7 @@ class Cleaner:
                     tally.refused.add(place, BadRow("nested too deeply"))
                 else:
                     kept.append(done)
-                    name = digest(done, name)
+                    name = text_digest(done, name)
                     digests.append(name)
         texts = ["\n".join(turn.content for turn in conversation.turns) for conversation in kept]
         return Done(

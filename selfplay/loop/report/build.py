@@ -8,15 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from bench.intervals import Estimate
+from bench.intervals import Measurement
 from selfplay.chat.conversation import Conversation
 from selfplay.errors import StoreError
 from selfplay.loop.evaluate import EXAMPLES
-from selfplay.loop.metrics import ASSISTANT, CORPUS, DATA, USERS, Found, Named, Value, number
-from selfplay.loop.plan import BENCH, KEPT
+from selfplay.loop.metrics import ASSISTANT, CORPUS, DATA, USERS, IterationMetrics, MetricSpec, MetricValue, number
 from selfplay.loop.report.charts import Panel, draw_funnel, draw_panels
 from selfplay.loop.report.page import HTML, MARKDOWN, Example, Page, Section, write_page
-from selfplay.loop.run import Looped, loop_status
+from selfplay.loop.stages.stage import BENCH, KEPT
+from selfplay.loop.status import LoopState, loop_status
 from selfplay.store.store import is_run, open_run
 
 REPORT = "report"
@@ -50,7 +50,7 @@ def loop_report(folder: str | Path) -> list[Path]:
     return [out / HTML, out / MARKDOWN]
 
 
-def _page(looped: Looped, out: Path) -> Page:
+def _page(looped: LoopState, out: Path) -> Page:
     found = looped.found
     judged = _judged(looped)
     sections = [
@@ -71,17 +71,17 @@ def _page(looped: Looped, out: Path) -> Page:
     )
 
 
-def _judged(looped: Looped) -> tuple[Named, ...]:
+def _judged(looped: LoopState) -> tuple[MetricSpec, ...]:
     """The question sets that were judged; a mean score, or an adjusted win rate."""
     stage = looped.config.bench
     return (
-        tuple(Named(Path(name).stem, f"{Path(name).stem}, by {stage.judge}", "high") for name in stage.sets)
+        tuple(MetricSpec(Path(name).stem, f"{Path(name).stem}, by {stage.judge}", "high") for name in stage.sets)
         if stage.judge
         else ()
     )
 
 
-def _lead(looped: Looped) -> str:
+def _lead(looped: LoopState) -> str:
     done = {entry.iteration for entry in looped.entries if entry.stage == "bench" and entry.state == "done"} - {0}
     seconds = sum(entry.seconds or 0 for entry in looped.entries)
     state = "running" if looped.running else "stopped early" if looped.stopped else "not running"
@@ -91,7 +91,7 @@ def _lead(looped: Looped) -> str:
     return f"{told}{len(done)} of {looped.config.iterations} iterations, {state} · {took} in all"
 
 
-def _tiles(found: Mapping[int, Found], judged: Sequence[Named]) -> list[tuple[str, str, str]]:
+def _tiles(found: Mapping[int, IterationMetrics], judged: Sequence[MetricSpec]) -> list[tuple[str, str, str]]:
     """What the loop came to: the last value of each main figure, and what it began with."""
     tiles = []
     labels = {"bits_per_byte": "held-out people, bits per byte", **{one.name: one.title for one in judged},
@@ -110,7 +110,7 @@ def _tiles(found: Mapping[int, Found], judged: Sequence[Named]) -> list[tuple[st
     return tiles
 
 
-def _remarks(looped: Looped) -> list[tuple[str, str]]:
+def _remarks(looped: LoopState) -> list[tuple[str, str]]:
     remarks = [("alarm", looped.stopped)] if looped.stopped is not None and looped.alarmed else []
     remarks += [("note", f"stopped: {looped.stopped}")] if looped.stopped is not None and not looped.alarmed else []
     for entry in looped.entries:
@@ -118,12 +118,14 @@ def _remarks(looped: Looped) -> list[tuple[str, str]]:
             remarks.append(("warning", f"iteration {entry.iteration}, {entry.stage} {entry.state}: {entry.error}"))
     past = [one for one in looped.checked if one.alarm and not (looped.alarmed and str(one) in str(looped.stopped))]
     remarks += [
-        ("alarm" if one.limit.then == "stop" else "warning", f"iteration {one.iteration}: {one}") for one in past
+        ("alarm" if one.limit.action == "stop" else "warning", f"iteration {one.iteration}: {one}") for one in past
     ]
     return remarks
 
 
-def _figures(out: Path, title: str, name: str, found: Mapping[int, Found], figures: Sequence[Named]) -> Section | None:
+def _figures(
+    out: Path, title: str, name: str, found: Mapping[int, IterationMetrics], figures: Sequence[MetricSpec]
+) -> Section | None:
     """Charts and a table of some figures, people in the first column; None where there is none."""
     shown = [figure for figure in figures if any(figure.name in one for one in found.values())]
     if not shown:
@@ -141,7 +143,7 @@ def _figures(out: Path, title: str, name: str, found: Mapping[int, Found], figur
     return Section(title, _TEXTS[name], {f"{name}.svg": f"{title}: figures by iteration"}, [("", header, rows)])
 
 
-def _panel(found: Mapping[int, Found], figure: Named) -> Panel:
+def _panel(found: Mapping[int, IterationMetrics], figure: MetricSpec) -> Panel:
     values = {iteration: one[figure.name] for iteration, one in sorted(found.items()) if figure.name in one}
     people = [value.people for value in values.values() if value.people is not None]
     points = {iteration: _estimate(value) for iteration, value in values.items()}
@@ -150,12 +152,12 @@ def _panel(found: Mapping[int, Found], figure: Named) -> Panel:
     )
 
 
-def _estimate(value: Value) -> Estimate:
+def _estimate(value: MetricValue) -> Measurement:
     low, high = value.low, value.high
-    return Estimate(value.value, value.value if low is None else low, value.value if high is None else high, 0)
+    return Measurement(value.value, value.value if low is None else low, value.value if high is None else high, 0)
 
 
-def _funnel(out: Path, looped: Looped, found: Mapping[int, Found]) -> Section | None:
+def _funnel(out: Path, looped: LoopState, found: Mapping[int, IterationMetrics]) -> Section | None:
     """What was left after each step of curation, and the data that was learned from."""
     left: dict[int, dict[str, int]] = {}
     for entry in looped.entries:
@@ -186,7 +188,7 @@ def _carried(left: Mapping[str, int], steps: Sequence[str]) -> list[int]:
     return found
 
 
-def _health(looped: Looped) -> Section | None:
+def _health(looped: LoopState) -> Section | None:
     """A row a limit, a column an iteration; what is past its limit says so."""
     checked = looped.checked
     if not checked:
@@ -196,14 +198,14 @@ def _health(looped: Looped) -> Section | None:
     cells = {(one.limit, one.iteration): f"{'past: ' if one.alarm else ''}{one.measured:.3f}" for one in checked}
     rows = []
     for limit in limits:
-        of = {"itself": "", "people": ", of people's", "first": ", of the first"}[limit.of]
-        bounds = ["" if bound is None else f"{bound:g}" for bound in (limit.lowest, limit.highest)]
-        rows.append((f"{limit.figure}{of}", *bounds, limit.then, *(cells.get((limit, i), "") for i in iterations)))
-    header = ("figure", "lowest", "highest", "then", *map(_iteration, iterations))
+        of = {None: "", "human": ", of people's", "first_iteration": ", of the first"}[limit.relative_to]
+        bounds = ["" if bound is None else f"{bound:g}" for bound in (limit.min, limit.max)]
+        rows.append((f"{limit.metric}{of}", *bounds, limit.action, *(cells.get((limit, i), "") for i in iterations)))
+    header = ("metric", "min", "max", "action", *map(_iteration, iterations))
     return Section("Health", _TEXTS["health"], {}, [("", header, rows)])
 
 
-def _stages(looped: Looped) -> Section:
+def _stages(looped: LoopState) -> Section:
     rows = [
         (
             f"{_iteration(entry.iteration)}, {entry.stage}",
@@ -217,7 +219,7 @@ def _stages(looped: Looped) -> Section:
     return Section("Stages", _TEXTS["stages"], {}, [("", ("stage", "state", "time", "host", "code"), rows)])
 
 
-def _examples(looped: Looped) -> list[Example]:
+def _examples(looped: LoopState) -> list[Example]:
     """What every iteration made of the same openings."""
     by_opening: dict[str, list[tuple[str, Conversation]]] = {}
     for entry in looped.entries:

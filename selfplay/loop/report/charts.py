@@ -8,7 +8,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from bench.intervals import Estimate
+from bench.intervals import Measurement
 from selfplay.files import replacing
 
 _BLUE, _GREY = "#0072b2", "#555555"
@@ -25,7 +25,7 @@ class Panel:
     """One figure over the iterations, and people's."""
 
     title: str
-    points: Mapping[int, Estimate]
+    points: Mapping[int, Measurement]
     people: float | None = None
 
 

@@ -18,7 +18,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def tools_on_path() -> None:
+def add_venv_to_path() -> None:
     """Let DeepSpeed find the ninja that was installed with it, whatever PATH the command was started with."""
     own = str(Path(sys.executable).parent)
     if own not in os.environ.get("PATH", "").split(os.pathsep):
@@ -46,9 +46,9 @@ def check_environment(config: TrainConfig) -> None:
         raise ConfigError(f"--processes {config.processes}: this machine has {gpus} GPU(s), one process each")
     for wanted, package, setting in (
         (config.compute.liger, "liger-kernel", "compute.liger"),
-        (config.lora is not None and config.lora.four_bit, "bitsandbytes", "lora.four_bit"),
-        ("tensorboard" in config.report, "tensorboard", "report: tensorboard"),
-        ("wandb" in config.report, "wandb", "report: wandb"),
+        (config.lora is not None and config.lora.load_in_4bit, "bitsandbytes", "lora.load_in_4bit"),
+        ("tensorboard" in config.report_to, "tensorboard", "report: tensorboard"),
+        ("wandb" in config.report_to, "wandb", "report: wandb"),
         (config.compute.attention == "flash_attention_2", "flash-attn", "compute.attention: flash_attention_2"),
     ):
         if wanted:

@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from selfplay.train.launch.environment import tools_on_path
+from selfplay.train.launch.environment import add_venv_to_path
 
 _QUIET = 5.0
 """Seconds a build may be between taking its lock and starting its compiler."""
@@ -20,7 +20,7 @@ _QUIET = 5.0
 def build() -> list[str]:
     """Compile, or find compiled, the collectives over shared memory and the host's AdamW."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    tools_on_path()
+    add_venv_to_path()
     from deepspeed.ops.op_builder.cpu import CPUAdamBuilder, ShareMemCommBuilder
 
     drop_dead_locks()

@@ -14,7 +14,7 @@ _LARGEST = 2**31 - 1
 """Bytes; mallopt takes an int."""
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Raise malloc's thresholds; False where the C library has none (not glibc)."""
     if sys.platform != "linux":
         return False

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from selfplay.errors import SelfplayError
-from selfplay.train.launch.environment import quiet, tools_on_path
+from selfplay.train.launch.environment import add_venv_to_path, quiet
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 ERROR = "error.txt"
@@ -33,14 +33,14 @@ def main() -> int:
     given = parser.parse_args()
     _die_with_parent()
     quiet()
-    tools_on_path()
+    add_venv_to_path()
     warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed's calls of torch, every step anew
     _join()
-    from selfplay.train.methods.sft import work
-    from selfplay.train.prepare import read
+    from selfplay.train.methods.sft import train_process
+    from selfplay.train.prepare import read_prepared
 
     try:
-        work(read(given.folder), given.folder, given.checkpoint, _say)
+        train_process(read_prepared(given.folder), given.folder, given.checkpoint, _say)
     except SelfplayError as error:
         if _rank() == 0 or not (given.folder / ERROR).exists():
             (given.folder / ERROR).write_text(str(error), encoding="utf-8")

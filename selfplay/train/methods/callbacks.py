@@ -139,15 +139,18 @@ def memory_advice(config: TrainConfig) -> Iterator[None]:
 def memory_knobs(config: TrainConfig) -> str:
     """What frees memory, best first, without what is done already."""
     layout, optim = config.layout, config.optim
-    halved = max(64, optim.batch_tokens // 2)
-    highest = 2 if config.lora is not None and config.lora.four_bit else 3
+    halved = max(64, optim.max_tokens_per_batch // 2)
+    highest = 2 if config.lora is not None and config.lora.load_in_4bit else 3
     knobs = [
-        (optim.batch_tokens > config.data.max_tokens, f"optim.batch_tokens {halved} (now {optim.batch_tokens})"),
+        (
+            optim.max_tokens_per_batch > config.data.max_tokens,
+            f"optim.max_tokens_per_batch {halved} (now {optim.max_tokens_per_batch})",
+        ),
         (not config.compute.gradient_checkpointing, "compute.gradient_checkpointing true"),
         (layout.zero < highest and config.processes > 1, f"--zero {max(2, layout.zero + 1)} (now {layout.zero})"),
         (not layout.offload, f"--zero {max(2, layout.zero)} --offload"),
         (config.lora is None and config.scratch is None, "--lora"),
-        (config.lora is not None and not config.lora.four_bit, "lora.four_bit true"),
+        (config.lora is not None and not config.lora.load_in_4bit, "lora.load_in_4bit true"),
         (True, f"data.max_tokens below {config.data.max_tokens}"),
     ]
     helps = [f"{n}. {knob}" for n, knob in enumerate((knob for open_, knob in knobs if open_), 1)]

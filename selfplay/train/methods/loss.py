@@ -30,7 +30,7 @@ _SCALES = (
 """Settings of models whose head is more than a matrix."""
 
 
-def supervise(model: Any) -> None:
+def patch_loss_forward(model: Any) -> None:
     """Give a causal language model a forward that returns the summed loss of its `labels`, if there are any.
 
     Models whose head is more than a matrix (a softcap, a scale) compute all logits their own way.

@@ -17,15 +17,15 @@ from selfplay.train.average import average_with_base
 from selfplay.train.batches import Composition, plan_batches
 from selfplay.train.config import TrainConfig
 from selfplay.train.launch.deepspeed_config import deepspeed_config
-from selfplay.train.launch.malloc import keep_freed_memory
+from selfplay.train.launch.malloc import tune_malloc
 from selfplay.train.methods.callbacks import Watch, memory_advice
 from selfplay.train.methods.trainer import RoleTrainer, lengths_of
 from selfplay.train.model import start_model
-from selfplay.train.prepare import Prepared
+from selfplay.train.prepare import PreparedTraining
 from selfplay.train.saving import save_model
 
 
-def work(prepared: Prepared, folder: Path, checkpoint: str | None, say: Callable[[str], None]) -> None:
+def train_process(prepared: PreparedTraining, folder: Path, checkpoint: str | None, say: Callable[[str], None]) -> None:
     """Train, evaluate, save.
 
     Raises:
@@ -38,7 +38,7 @@ def work(prepared: Prepared, folder: Path, checkpoint: str | None, say: Callable
     with memory_advice(config):
         trainer = make_trainer(prepared, folder, say)
         if trainer.args.use_cpu:
-            keep_freed_memory()
+            tune_malloc()
         trainer.train(resume_from_checkpoint=checkpoint)
         if config.optim.average_with_base:
             average_with_base(trainer, config)
@@ -56,18 +56,18 @@ def _final_loss(trainer: RoleTrainer, moved: bool) -> float:
     return float(known[-1]) if known and not moved else float(trainer.evaluate()["eval_loss"])
 
 
-def make_trainer(prepared: Prepared, folder: Path, say: Callable[[str], None]) -> RoleTrainer:
+def make_trainer(prepared: PreparedTraining, folder: Path, say: Callable[[str], None]) -> RoleTrainer:
     """The trainer of a run, its model loaded."""
     config = prepared.config
     batches, steps = plan_batches(config, lengths_of(prepared.train))
     # The settings come first: with ZeRO-3 they decide how the model is loaded.
-    arguments = training_arguments(config, folder, batches.accumulate * config.optim.accumulate, steps)
+    arguments = training_arguments(config, folder, batches.accumulate * config.optim.gradient_accumulation_steps, steps)
     model = start_model(config, prepared.tokenizer, prepared.facts["new_tokens"])
     return RoleTrainer(
         model=model,
         args=arguments,
         batches=batches,
-        evaluation=Composition(config.optim.batch_tokens, config.processes, packed=config.compute.packing),
+        evaluation=Composition(config.optim.max_tokens_per_batch, config.processes, packed=config.compute.packing),
         watch=Watch(say),
         train_dataset=prepared.train,
         eval_dataset=prepared.held_out,
@@ -88,8 +88,8 @@ def _host_optimizer(config: TrainConfig) -> tuple[Any, dict[str, Any]]:
 def training_arguments(config: TrainConfig, folder: Path, accumulate: int, steps: int) -> SFTConfig:
     """The recipe in Transformers' words."""
     optim = config.optim
-    if "tensorboard" in config.report:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(config.out) / "tensorboard")
+    if "tensorboard" in config.report_to:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(config.output_dir) / "tensorboard")
     return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=1,
@@ -123,7 +123,7 @@ def training_arguments(config: TrainConfig, folder: Path, accumulate: int, steps
         accelerator_config={"even_batches": False},
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        report_to=list(config.report) or "none",
+        report_to=list(config.report_to) or "none",
         disable_tqdm=True,
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,

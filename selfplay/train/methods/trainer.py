@@ -17,7 +17,7 @@ from trl import SFTTrainer
 from selfplay.train.batches import Batches, Composition
 from selfplay.train.examples import IGNORED, collate
 from selfplay.train.methods.callbacks import Watch
-from selfplay.train.methods.loss import supervise
+from selfplay.train.methods.loss import patch_loss_forward
 
 
 class RoleTrainer(SFTTrainer):  # type: ignore[misc]
@@ -38,7 +38,7 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(data_collator=collator, callbacks=[self._watch, *kwargs.pop("callbacks", [])], **kwargs)
         self.remove_callback(PrinterCallback)  # bare dictionaries; `Watch` says the same in words
         self.add_callback(_Epochs(batches))
-        supervise(causal_model(self.model))
+        patch_loss_forward(causal_model(self.model))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Rows batched anew each epoch."""

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 
-async def together(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_all(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all at once; the first error cancels the rest and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
