@@ -135,7 +135,8 @@ def _find(name: str) -> Path:
 
 def _read(path: Path, name: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # The C loader is ten times as fast, which `selfplay recipes` shows; both are safe loaders.
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name}: not readable as YAML ({error})") from error
     if not isinstance(values, dict):

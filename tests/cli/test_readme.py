@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from selfplay.cli.main import cli
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 COMMANDS = re.findall(r"^\$ selfplay ([^#\n]*)", README, re.MULTILINE)
 
 

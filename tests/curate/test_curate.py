@@ -4,10 +4,10 @@ import json
 
 import pytest
 from judge_files import write_lines
+from talks import talk
 from typer.testing import CliRunner
 
 from selfplay import app
-from selfplay.chat.conversation import Conversation, Turn
 from selfplay.cli.main import cli
 from selfplay.curate.config import CurateConfig
 from selfplay.curate.filters import filters_of, read_words
@@ -16,11 +16,6 @@ from selfplay.curate.selection import leave_out_by, rows_left_out, select
 from selfplay.errors import ConfigError, DataError
 
 PLAIN = {"near_duplicates": None, "duplicates": False}
-
-
-def talk(*texts, id="c0", ended="user_ended"):
-    roles = ["user", "assistant"] * len(texts)
-    return Conversation(id, tuple(Turn(role, text) for role, text in zip(roles, texts, strict=False)), ended=ended)
 
 
 def why(conversation, benchmarks=None, **settings):

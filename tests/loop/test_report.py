@@ -102,7 +102,7 @@ def test_status_is_a_table_of_iterations_and_stages(folder):
     assert "2 of 2 iterations, all are done" in shown
     unnamed = CliRunner().invoke(cli, ["loop", "status"])
     assert unnamed.exit_code == 2
-    assert "Missing argument 'FOLDER'" in unnamed.output
+    assert "Missing argument 'folder'" in unnamed.output
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from judge_files import judging, rows
-from test_curate import talk
+from talks import talk
 
 from selfplay import app
 from selfplay.chat.families import family
