@@ -1,4 +1,4 @@
-"""Rows to files: JSON lines or Parquet, by the ending of the name. Files appear whole or not at all.
+"""Files: rows as JSON lines or Parquet, by the ending of the name, that appear whole or not at all; and locks.
 
 Rows are written beside their name and moved there once they are on the disk; what fails or is interrupted leaves
 nothing behind.
@@ -6,6 +6,7 @@ nothing behind.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -22,6 +23,23 @@ if TYPE_CHECKING:
 _GROUP = 1000
 """Rows of one Parquet row group at most."""
 _GROUP_BYTES = 32 << 20
+
+
+def try_lock(path: Path, mode: str = "w") -> Any:
+    """An open file, locked for this process; None where another process holds its lock.
+
+    The lock ends when the file is closed, or with the process, however it ends.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    file = path.open(mode)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 def check_name(out: Path) -> None:

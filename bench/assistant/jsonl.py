@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from selfplay.errors import ConfigError, DataError
-from selfplay.files import replacing
+from selfplay.files import replacing, try_lock
 
 Row = dict[str, Any]
 
@@ -90,12 +89,9 @@ def placed_rows(path: Path) -> Iterator[tuple[str, Row]]:
 def _locked(path: Path) -> BinaryIO:
     """The file under a name, open and locked; opened again if it was replaced between the two."""
     while True:
-        file = path.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise ConfigError(f"another run writes {path}; wait for it, or give this one another --out") from None
+        file = try_lock(path, "ab")
+        if file is None:
+            raise ConfigError(f"another run writes {path}; wait for it, or give this one another --out")
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()

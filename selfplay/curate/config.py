@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from selfplay.data.cleaning.language import LANGUAGES
+from selfplay.data.cleaning.language import check_languages
 from selfplay.recipe import Operational, Settings
 from selfplay.serve.config import EndpointSettings
 
@@ -115,7 +115,4 @@ class CurateConfig(Settings):
     @field_validator("languages")
     @classmethod
     def _codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [code for code in codes if code not in LANGUAGES]
-        if unknown:
-            raise ValueError(f"{unknown[0]!r} is no ISO 639-1 code of a language that can be told, such as en, zh, de")
-        return codes
+        return check_languages(codes)

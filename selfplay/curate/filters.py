@@ -10,11 +10,8 @@ from pathlib import Path
 from selfplay.chat.conversation import Conversation
 from selfplay.chat.drift import SHORT, is_role_drift, normalise
 from selfplay.curate.config import CurateConfig
-from selfplay.data.cleaning.language import unwanted_language
-from selfplay.data.cleaning.personal import masked
+from selfplay.data.cleaning.reasons import Reason, has_pii, in_another_language, too_few_rounds
 from selfplay.errors import ConfigError
-
-Reason = Callable[[Conversation], str | None]
 
 _REFUSAL = re.compile(
     r"\bi('m| am) (sorry|afraid)\b.{0,40}\b(can't|cannot|can not|unable|won't)\b"
@@ -61,9 +58,9 @@ def filters_of(
     if config.banned_words is not None:
         found.append(Filter("banned words", drop_banned_words(read_words(Path(config.banned_words)))))
     if config.languages:
-        found.append(Filter("languages", filter_language(frozenset(config.languages))))
+        found.append(Filter("languages", in_another_language(frozenset(config.languages))))
     if config.pii:
-        found.append(Filter("personal data", drop_pii))
+        found.append(Filter("personal data", has_pii))
     if benchmarks:
         found.append(Filter("benchmarks", drop_benchmark_questions(benchmarks)))
     return found
@@ -82,10 +79,11 @@ def filter_end_reason(endings: Sequence[str]) -> Reason:
 
 def filter_length(config: CurateConfig, count_tokens: Callable[[Sequence[str]], list[int]]) -> Reason:
     """Rounds, words of the longest turn, tokens in all."""
+    few = too_few_rounds(config.min_rounds)
 
     def reason(conversation: Conversation) -> str | None:
-        if conversation.rounds < config.min_rounds:
-            return f"fewer than {config.min_rounds} rounds"
+        if (reason := few(conversation)) is not None:
+            return reason
         if config.max_rounds is not None and conversation.rounds > config.max_rounds:
             return f"more than {config.max_rounds} rounds"
         texts = [turn.content for turn in conversation.turns]
@@ -132,22 +130,6 @@ def drop_banned_words(banned: Collection[str]) -> Reason:
         return "a banned word" if said & set(banned) else None
 
     return reason
-
-
-def filter_language(wanted: frozenset[str]) -> Reason:
-    """The language of the conversation, where it can be told."""
-
-    def reason(conversation: Conversation) -> str | None:
-        language = unwanted_language(conversation, wanted)
-        return None if language is None else f"language {language}"
-
-    return reason
-
-
-def drop_pii(conversation: Conversation) -> str | None:
-    """E-mail addresses, phone numbers, keys, card numbers."""
-    found = any(masked(turn.content) != turn.content for turn in conversation.turns)
-    return "personal data" if found else None
 
 
 def drop_benchmark_questions(benchmarks: Mapping[str, Callable[[str], bool]]) -> Reason:

@@ -19,9 +19,9 @@ from selfplay.chat.conversation import Conversation
 from selfplay.curate.config import CurateConfig
 from selfplay.curate.filters import Filter
 from selfplay.data.cleaning.duplicates import ExactDuplicates, NearDuplicates, signatures, text_digest
+from selfplay.data.cleaning.reasons import EXACT, NEAR, REPEATS, SIMILAR
 from selfplay.data.cleaning.report import Count, Tally
 
-EXACT, NEAR = "exact duplicates", "near duplicates"
 _BATCH = 512
 """Conversations whose signatures are made at once."""
 
@@ -136,7 +136,7 @@ class _Duplicates:
     def decide(self, verdicts: Selection) -> None:
         """Leave out what repeats, or is like, an earlier one that stays."""
         kept = np.ones(len(self._places), bool)
-        searches = ((EXACT, self._exact, "repeats an earlier one"), (NEAR, self._near, "is like an earlier one"))
+        searches = ((EXACT, self._exact, REPEATS), (NEAR, self._near, SIMILAR))
         for name, search, reason in searches:
             if search is None:
                 continue

@@ -6,7 +6,6 @@ and where it ran. A stage whose making is unchanged is not run again; of a chang
 
 from __future__ import annotations
 
-import fcntl
 import json
 import socket
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfplay.errors import ConfigError, StoreError
-from selfplay.files import replacing
+from selfplay.files import replacing, try_lock
 from selfplay.loop.config import STAGES, Stage
 from selfplay.recipe import differences
 
@@ -128,13 +127,13 @@ class Ledger:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds a loop's folder now."""
-    try:
-        with (folder / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    path = folder / "lock"
+    if not path.exists():
         return False
-    except BlockingIOError:
+    lock = try_lock(path, "r")
+    if lock is None:
         return True
+    lock.close()
     return False
 
 
@@ -149,13 +148,11 @@ def locked_loop(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder}: no folder can be made there ({error.strerror}); name another --out") from error
-    with (folder / "lock").open("w") as lock:
-        for left in reversed(range(_TRIES)):  # `is_locked` of another process has it for a moment
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if not left:
-                    raise ConfigError(f"another loop runs in {folder}; give this one another --out") from None
-                time.sleep(0.05)
+    for _ in range(_TRIES):
+        if (lock := try_lock(folder / "lock")) is not None:
+            break
+        time.sleep(0.05)  # `is_locked` of another process holds it for a moment
+    else:
+        raise ConfigError(f"another loop runs in {folder}; give this one another --out")
+    with lock:
         yield

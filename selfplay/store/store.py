@@ -9,7 +9,6 @@ tried: each row then waited for the interpreter lock, and runs took half as long
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import sqlite3
@@ -24,6 +23,7 @@ from urllib.parse import quote
 from selfplay.chat.conversation import Conversation, Turn
 from selfplay.chat.speakers import USER_ENDED, Usage
 from selfplay.errors import StoreError
+from selfplay.files import try_lock
 from selfplay.store.records import ConversationSpec, ForkPoint, PendingConversation, Totals, TurnCommit
 from selfplay.store.schema import migrate
 
@@ -302,14 +302,11 @@ def connect(folder: Path) -> sqlite3.Connection:
 
 def _lock(folder: Path) -> TextIO:
     try:
-        handle = (folder / "lock").open("w")
+        handle = try_lock(folder / "lock")
     except OSError as error:
         raise StoreError(f"{folder}: cannot be written ({error.strerror}); is it a run folder of yours?") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
-        raise StoreError(f"{folder}: another process is writing this run; wait for it or stop it") from error
+    if handle is None:
+        raise StoreError(f"{folder}: another process is writing this run; wait for it or stop it")
     return handle
 
 

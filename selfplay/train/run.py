@@ -12,7 +12,7 @@ from typing import Any
 
 from selfplay.chat.models import EMBEDDED, content_hash, locate_model
 from selfplay.errors import ConfigError
-from selfplay.files import replacing
+from selfplay.files import replacing, try_lock
 from selfplay.recipe import differences, identity
 from selfplay.train.config import TrainConfig
 from selfplay.train.launch.environment import check_environment, several_gpus
@@ -83,15 +83,12 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process trains into it.
     """
-    import fcntl
-
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another run is training into {folder.parent}; give this one another --out") from None
+    lock = try_lock(folder / "lock")
+    if lock is None:
+        raise ConfigError(f"another run is training into {folder.parent}; give this one another --out")
+    with lock:
         try:
             yield
         finally:

@@ -261,7 +261,7 @@ def test_what_cannot_be_curated_is_said(source, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         app.curate([str(source)], tmp_path / "file/x.jsonl", CurateConfig(), lambda line: None)
-    with pytest.raises(ValueError, match="'english' is no ISO 639-1 code"):
+    with pytest.raises(ValueError, match="'english' is no ISO 639 code"):
         CurateConfig(languages=("english",))
     with pytest.raises(ValueError, match="lowest 5"):
         CurateConfig(perplexity={"model": "nano", "lowest": 5, "highest": 4})

@@ -62,7 +62,7 @@ def hold(loop, cast, folder, cap, reverse=False):
         store = RunStore.create(folder, {}, conversation_specs(CONFIG))
         async with store:
             pending = list(store.unfinished())
-            scheduler = Scheduler(cast.engines, cast.engines_by_role, cap)
+            scheduler = Scheduler(cast.budgets, cast.engines_by_role, cap)
             runner = Runner(cast.speakers, store, scheduler, CONFIG.max_rounds, lambda event: None)
             await runner.run(pending[::-1] if reverse else pending)
         store.close()
@@ -149,7 +149,7 @@ def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(expected, loop
 
             store = RunStore.create(tmp_path / "run", {}, conversation_specs(CONFIG))
             async with store:
-                runner = Runner(cast.speakers, store, Scheduler(cast.engines, cast.engines_by_role, 24), 20, on_event)
+                runner = Runner(cast.speakers, store, Scheduler(cast.budgets, cast.engines_by_role, 24), 20, on_event)
                 assert await runner.run(store.unfinished())
             store.close()
 
@@ -161,17 +161,17 @@ def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(expected, loop
 def test_replicas_of_one_folder_serve_both_sides_and_share_the_conversations(loop, tmp_path):
     base = str(locate_model("nano", "base"))
     changes = {
-        "simulator": {"model": base},
-        "assistant": {"model": base, "engine": {"replicas": 2}},
+        "simulator": {**CONFIG.simulator.model_dump(), "model": base},
+        "assistant": {**CONFIG.assistant.model_dump(), "model": base, "engine": {"replicas": 2}},
         "conversations": 6,
     }
     config = GenerateConfig.model_validate(CONFIG.model_dump() | changes)
-    in_flight = []
+    engines = []
 
     class Watched(Scheduler):
-        def finish(self, in_flight):
-            in_flight.append(tuple(history.engine for history in in_flight.histories.values()))
-            super().finish(in_flight)
+        def finish(self, conversation):
+            engines.append(tuple(history.engine for history in conversation.histories.values()))
+            super().finish(conversation)
 
     async def scenario():
         async with cast_of(config, tmp_path) as cast:
@@ -179,14 +179,14 @@ def test_replicas_of_one_folder_serve_both_sides_and_share_the_conversations(loo
             assert list(cast.engines) == ["both-0", "both-1"]
             store = RunStore.create(tmp_path / "run", {}, conversation_specs(config))
             async with store:
-                scheduler = Watched(cast.engines, cast.engines_by_role, 6)
+                scheduler = Watched(cast.budgets, cast.engines_by_role, 6)
                 runner = Runner(cast.speakers, store, scheduler, 3, lambda event: None)
                 await runner.run(store.unfinished())
             store.close()
 
     loop.run_until_complete(scenario())
     assert len(finished(tmp_path / "run")) == 6
-    assert {engine for in_flight in in_flight for engine in in_flight} == {0, 1}
+    assert {engine for pair in engines for engine in pair} == {0, 1}
 
 
 def test_an_engine_that_cannot_start_says_why(loop, tmp_path):

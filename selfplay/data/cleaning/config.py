@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from selfplay.data.cleaning.language import LANGUAGES
+from selfplay.data.cleaning.language import check_languages
 from selfplay.recipe import Operational, Settings
 
 
@@ -42,14 +42,4 @@ class CleanConfig(Settings):
     @field_validator("languages")
     @classmethod
     def _codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
-        for code in codes:
-            if code not in LANGUAGES:
-                near = (
-                    "zh"
-                    if code.lower() in ("cn", "chinese")
-                    else "en"
-                    if code.lower() in ("eng", "english")
-                    else "en, zh, de"
-                )
-                raise ValueError(f"{code!r} is no ISO 639 code of a language that can be told, such as {near}")
-        return codes
+        return check_languages(codes)

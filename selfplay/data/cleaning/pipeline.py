@@ -18,6 +18,7 @@ import numpy as np
 from selfplay.data.catalogue import Source, locate
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.data.cleaning.duplicates import Bools, ExactDuplicates, NearDuplicates
+from selfplay.data.cleaning.reasons import EXACT, NEAR, REPEATS, SIMILAR
 from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.steps import steps_of
 from selfplay.data.cleaning.workers import Done, Task, available_cores, cleaned
@@ -31,8 +32,6 @@ Progress = Callable[[int, "float | None"], None]
 """Called with source rows read so far and the share of the sources they make, where known."""
 _HELD = 64
 """Batches without a readable row before a source is given up."""
-_EXACT = "exact duplicates"
-_NEAR = "near duplicates"
 
 
 def clean(
@@ -140,7 +139,7 @@ class _Run:
         self._lines.close()
         turns = np.concatenate([*self._turns, np.empty(0, np.uint32)])
         kept = np.ones(len(turns), bool)
-        searches = ((_EXACT, self._exact, "repeats an earlier one"), (_NEAR, self._near, "is like an earlier one"))
+        searches = ((EXACT, self._exact, REPEATS), (NEAR, self._near, SIMILAR))
         for name, search, reason in searches:
             if search is not None:
                 count = self._tally.steps[name]
@@ -153,7 +152,7 @@ class _Run:
 
 def _names(config: CleanConfig) -> list[str]:
     names = [step.name for step in steps_of(config)]
-    return [*names, *[_EXACT] * config.duplicates, *[_NEAR] * (config.near_duplicates is not None)]
+    return [*names, *[EXACT] * config.duplicates, *[NEAR] * (config.near_duplicates is not None)]
 
 
 def _tasks(sources: Sequence[Source], format: str | None) -> Iterator[Task]:

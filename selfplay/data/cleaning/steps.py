@@ -14,9 +14,9 @@ from selfplay.chat.conversation import Conversation, Role
 from selfplay.chat.models import EMBEDDED, locate_model
 from selfplay.data.cleaning.artefacts import without_artefacts
 from selfplay.data.cleaning.config import CleanConfig
-from selfplay.data.cleaning.language import unwanted_language
 from selfplay.data.cleaning.markup import html_to_markdown
 from selfplay.data.cleaning.personal import masked
+from selfplay.data.cleaning.reasons import Reason, has_pii, in_another_language, too_few_rounds
 from selfplay.data.cleaning.report import Count, Tally
 from selfplay.data.cleaning.splitting import pieces, token_lengths
 
@@ -46,11 +46,11 @@ def steps_of(config: CleanConfig) -> list[Step]:
     if config.pii == "mask":
         steps.append(Step("personal data masked", _rewriting(lambda role, text: masked(text))))
     elif config.pii == "drop":
-        steps.append(Step("personal data dropped", _without_personal))
+        steps.append(Step("personal data dropped", _dropping(has_pii)))
     if config.languages:
-        steps.append(Step("languages", _in_languages(frozenset(config.languages))))
+        steps.append(Step("languages", _dropping(in_another_language(frozenset(config.languages)))))
     if config.min_rounds:
-        steps.append(Step("rounds", _with_rounds(config.min_rounds)))
+        steps.append(Step("rounds", _dropping(too_few_rounds(config.min_rounds))))
     if config.max_tokens is not None:
         lengths = token_lengths(_tokenizer_folder(config.tokenizer))
         limit = config.max_tokens
@@ -113,21 +113,6 @@ def _rewriting(function: Callable[[Role, str], str]) -> Callable[[Conversation],
     return apply
 
 
-def _without_personal(conversation: Conversation) -> Outcome:
-    found = any(masked(turn.content) != turn.content for turn in conversation.turns)
-    return "personal data" if found else conversation
-
-
-def _in_languages(wanted: frozenset[str]) -> Callable[[Conversation], Outcome]:
-    def apply(conversation: Conversation) -> Outcome:
-        language = unwanted_language(conversation, wanted)
-        return conversation if language is None else f"language {language}"
-
-    return apply
-
-
-def _with_rounds(least: int) -> Callable[[Conversation], Outcome]:
-    def apply(conversation: Conversation) -> Outcome:
-        return conversation if conversation.rounds >= least else f"fewer than {least} rounds"
-
-    return apply
+def _dropping(reason: Reason) -> Callable[[Conversation], Outcome]:
+    """A step that leaves out what has a reason to be left out."""
+    return lambda conversation: reason(conversation) or conversation
