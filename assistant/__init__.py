@@ -1,1 +1,1 @@
-"""The answering side."""
+"""The assistant: its settings, its model, how it samples answers, and how it is trained."""

@@ -1,4 +1,4 @@
-"""Settings of the answering side: the assistant's model, its system prompt and how it is sampled."""
+"""Settings of the assistant: its model, its system prompt and its sampling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selfplay.serve.config import EndpointSettings, Placement, Sampling
 
 
 class AssistantConfig(Settings):
-    """The assistant's side of a run."""
+    """Settings of the assistant in a self-play run."""
 
     model: str = "nano"
     """Folder of the assistant, or the URL of a chat server; nano: the embedded one."""

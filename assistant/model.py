@@ -1,4 +1,7 @@
-"""The assistant's model: a folder with a chat template, or a chat server."""
+"""Resolution of the assistant's model: a model folder with a chat template, or the URL of a chat server.
+
+It loads the tokenizer and no weights. A chat server renders prompts itself, so no tokenizer is loaded for one.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def resolve_assistant(config: AssistantConfig, load: TokenizerLoader | None = None) -> RoleModel:
-    """The model of the answering side, found and checked.
+    """Find and check the assistant's model.
 
     Args:
-        load: the tokenizer of a folder; a cached one, where both sides of a run share a folder.
+        load: loads the tokenizer of a folder; a cached loader where both sides of a run share a folder.
 
     Raises:
-        ModelError: no usable model folder or tokenizer.
+        ModelError: there is no usable model folder or tokenizer.
     """
     if is_url(config.model):
         return RoleModel("assistant", None, config.model, None)

@@ -1,4 +1,7 @@
-"""The assistant as a speaker: answers, and tries again when it has nothing to say."""
+"""The assistant as a speaker in self-play: it samples the next answer, and samples again when the answer is empty.
+
+It does not know when a conversation ends; that is decided by the user's side and by the run.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from selfplay.errors import RequestError
 from selfplay.serve.turns import Sampler
 
 ATTEMPTS = 3
-"""An empty answer cannot be part of a conversation; it is drawn again this often in all."""
+"""Number of attempts at an answer: an empty answer cannot be part of a conversation and is sampled again."""
 
 
 class AssistantSpeaker:
@@ -21,7 +24,7 @@ class AssistantSpeaker:
         self._sampler = sampler
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
-        """The next assistant turn; drawn again while it is empty, which is counted."""
+        """Sample the next assistant turn; empty answers are counted and sampled again, up to `ATTEMPTS` in all."""
         usage = Usage()
         rejected: Counter[str] = Counter()
         for attempt in range(ATTEMPTS):

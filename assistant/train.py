@@ -1,4 +1,4 @@
-"""Training of the answering side: the assistant learns its own turns and their end tokens."""
+"""Description of the assistant for the trainer: the loss covers its own turns and their end tokens."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from selfplay.errors import ConfigError
 
@@ -25,7 +25,7 @@ _GROUP = 1000
 _GROUP_BYTES = 32 << 20
 
 
-def try_lock(path: Path, mode: str = "w") -> Any:
+def try_lock(path: Path, mode: str = "w") -> IO[Any] | None:
     """An open file, locked for this process; None where another process holds its lock.
 
     The lock ends when the file is closed, or with the process, however it ends.

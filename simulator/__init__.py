@@ -1,1 +1,1 @@
-"""The user's side: how conversations open, what the simulated user says, and when it ends them."""
+"""The user simulator: how conversations open, what the simulated user says, and when it ends them."""

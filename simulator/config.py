@@ -1,4 +1,4 @@
-"""Settings of the user's side: the model that plays the user, how it is sampled, its guardrails and its openings."""
+"""Settings of the user simulator: its model, its sampling, its guardrails and its openings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from simulator.guardrails import Guardrails
 
 
 class SimulatorEndpoint(EndpointSettings):
-    """A server of UserGPT: prompts are rendered here, so its tokenizer and chat template are needed."""
+    """A server of a user simulator.
+
+    Prompts are rendered in this process, so the simulator's tokenizer and chat template are needed here.
+    """
 
     tokenizer: str | None = None
     """Folder with the simulator's tokenizer and chat template (nano: the embedded one's)."""
@@ -21,7 +24,7 @@ class SimulatorEndpoint(EndpointSettings):
 
 
 class SimulatorConfig(Settings):
-    """The user's side of a run."""
+    """Settings of the user simulator in a self-play run."""
 
     model: str = "nano"
     """Folder of the user simulator, or the URL of a server of it; nano: the embedded one."""
@@ -34,7 +37,7 @@ class SimulatorConfig(Settings):
     openings: str | None = None
     """File of first user turns; left out, the simulator opens freely."""
     conversations_per_opening: int = Field(1, ge=1)
-    """Conversations held from each opening."""
+    """Number of conversations that start from each opening."""
     endpoint: SimulatorEndpoint = SimulatorEndpoint()
     """How the simulator's server is used."""
     engine: Operational[Placement] = Placement()

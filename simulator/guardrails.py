@@ -1,4 +1,6 @@
-"""Checks on a sampled user turn. Each is a rule by name; the first one broken is the reason to resample.
+"""Guardrails on sampled user turns: named rules; the first rule that a turn breaks is the reason to resample.
+
+The rules see the text and the history and know nothing of models or sampling; `simulator.speaker` resamples.
 
 Empty turns, verbatim repeats, role drift and early endings follow PlatoLM (arXiv:2308.11534); opening words and length
 limits follow UserLM's generation set-up (arXiv:2510.06552).
@@ -16,7 +18,7 @@ from selfplay.recipe import Settings
 
 
 class Guardrails(Settings):
-    """Which checks are on."""
+    """Settings of the guardrails: which rules are on, and how often a turn is resampled."""
 
     resamples: int = Field(4, ge=0)
     """Attempts after the first before the conversation ends with the broken rule as its reason."""
@@ -25,7 +27,7 @@ class Guardrails(Settings):
     repeat: bool = True
     """The turn repeats an earlier user turn word for word (turns below 4 words excepted)."""
     role_drift: bool = True
-    """The user starts answering: an assistant's set phrases, or the assistant's last turn said back."""
+    """The user starts answering: it uses an assistant's set phrases, or repeats the assistant's last turn."""
     min_rounds: int = Field(1, ge=0)
     """Ending before this many answered rounds is refused; 0 allows any ending."""
     banned_openers: tuple[str, ...] = ()
@@ -35,26 +37,27 @@ class Guardrails(Settings):
 
     @classmethod
     def off(cls) -> Guardrails:
-        """Every check off: what the model says is what is scored."""
+        """Guardrails with every rule off, for evaluation: the model's own output is scored."""
         return cls(empty=False, repeat=False, role_drift=False, min_rounds=0)
 
 
 def broken_rule(guardrails: Guardrails, history: Sequence[Turn], text: str, *, ends: bool, cut: bool) -> str | None:
-    """The name of the first rule a sampled user turn breaks, or None.
+    """Return the name of the first rule that a sampled user turn breaks, or None.
 
     Args:
-        history: turns before it.
+        history: the turns before it.
         ends: the model ended the conversation instead of speaking.
         cut: the token limit cut the turn.
     """
+    # An ending has no text, so no other rule applies to it.
     if ends:
         rounds = sum(turn.role == "assistant" for turn in history)
         return "early_end" if rounds < guardrails.min_rounds else None
     words = text.split()
-    said = {normalise(turn.content) for turn in history if turn.role == "user"}
+    earlier = {normalise(turn.content) for turn in history if turn.role == "user"}
     if guardrails.empty and not words:
         return "empty"
-    if guardrails.repeat and len(words) >= SHORT and normalise(text) in said:
+    if guardrails.repeat and len(words) >= SHORT and normalise(text) in earlier:
         return "repeat"
     answered = next((turn.content for turn in reversed(history) if turn.role == "assistant"), None)
     if guardrails.role_drift and is_role_drift(text, answered):
@@ -67,4 +70,5 @@ def broken_rule(guardrails: Guardrails, history: Sequence[Turn], text: str, *, e
 
 
 def _bare(word: str) -> str:
+    """A word in lower case without the punctuation around it."""
     return word.casefold().strip(".,;:!?'\"")

@@ -1,4 +1,7 @@
-"""Models that play the user: a trained UserGPT, or an assistant model that is prompted to play one."""
+"""Resolution of the user simulator's model: a trained UserGPT, or an assistant model that is prompted to play the user.
+
+It loads tokenizers and chat templates and no weights.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def resolve_simulator(config: SimulatorConfig, load: TokenizerLoader | None = None) -> RoleModel:
-    """The model of the user's side, found and checked.
+    """Find and check the model that plays the user.
 
     Raises:
-        ModelError: no usable model folder or tokenizer.
-        ConfigError: a server without a tokenizer here.
+        ModelError: there is no usable model folder or tokenizer.
+        ConfigError: the model is a server and no tokenizer folder is named.
     """
     kind: ModelKind = "assistant" if config.prompted else "simulator"
     if not is_url(config.model):
@@ -39,23 +42,23 @@ def resolve_simulator(config: SimulatorConfig, load: TokenizerLoader | None = No
 
 
 def load_user_renderer(folder: Path, *, prompted: bool = False, load: TokenizerLoader | None = None) -> ChatRenderer:
-    """The tokenizer and chat template of a folder, checked to speak as the user.
+    """Load the tokenizer and chat template of a folder, and check that they can speak as the user.
 
     Args:
         prompted: the folder holds an assistant, which is prompted to play the user.
 
     Raises:
-        ModelError: no usable tokenizer or template, one that opens the other side's turn, or a simulator without an
+        ModelError: there is no usable tokenizer or template, it opens the other side's turn, or a simulator has no
             end-of-conversation token.
     """
     return load_prompted_renderer(folder, "user", load) if prompted else load_renderer(folder, "user", load)
 
 
 def load_prompted_renderer(folder: Path, role: Role, load: TokenizerLoader | None = None) -> ChatRenderer:
-    """The renderer of an assistant model that plays either side: the user by prompting, the assistant as it is.
+    """Load the renderer of an assistant model that plays either side: the user by prompting, the assistant unchanged.
 
     Raises:
-        ModelError: no usable tokenizer or template, or one that does not open an assistant turn.
+        ModelError: there is no usable tokenizer or template, or it does not open an assistant turn.
     """
     if role != "user":
         return load_renderer(folder, role, load)

@@ -1,4 +1,4 @@
-"""How round 1 starts: the simulator speaks freely, or first turns are given in a file.
+"""Openings of conversations: the fixed first turns that a file gives; without a file the simulator opens freely.
 
 A file holds one user turn per line, or JSON lines: {"messages": [...]} or a bare list of messages, ending with a user
 turn.
@@ -15,12 +15,13 @@ from selfplay.errors import DataError, InvalidConversation
 
 
 def read_openings(path: Path) -> list[tuple[Turn, ...]]:
-    """The openings of a file, in order.
+    """Read the openings of a file in order.
 
     Raises:
-        DataError: unreadable, empty, or a line that is no opening (with file and line number).
+        DataError: the file is unreadable or empty, or a line is not an opening (with file and line number).
     """
     try:
+        # split("\n"), not splitlines(): other line separators (U+2028, form feed) may be part of a turn.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected one first user turn per line, or JSONL") from error
@@ -32,12 +33,14 @@ def read_openings(path: Path) -> list[tuple[Turn, ...]]:
 
 
 def _text_line(line: str, place: str) -> tuple[Turn, ...]:
+    """An opening from a line of plain text."""
     turns = (Turn("user", line.strip(), "fixed"),)
     check_turns(place, turns)
     return turns
 
 
 def _message_line(line: str, place: str) -> tuple[Turn, ...]:
+    """An opening from a line of JSON messages."""
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -58,6 +61,7 @@ def _message_line(line: str, place: str) -> tuple[Turn, ...]:
 
 
 def _turn(message: Any, place: str) -> Turn:
+    """A turn from a JSON message, checked."""
     if not isinstance(message, dict) or message.get("role") not in ("system", "user", "assistant"):
         raise DataError(f"{place}: a message needs a role of system, user or assistant; found {message!r}")
     if not isinstance(message.get("content"), str):

@@ -1,7 +1,9 @@
-"""An assistant model that is told to play the user: the baseline that trained user simulators are measured against.
+"""Prompted user simulator: an assistant model that is instructed to play the user, the baseline of trained simulators.
 
-The conversation is turned around: what the user said becomes the model's own turns, what the assistant said comes in as
-the other side's, and an instruction opens the talk. The model ends it by saying <|endconversation|> in plain text.
+The roles of the conversation are swapped: the user's turns become the model's own turns, the assistant's turns become
+the other side's, and an instruction opens the conversation. The model ends it by writing <|endconversation|>.
+
+Trap: here the end of the conversation is plain text of several tokens, never the control token.
 Source: the prompted baselines of UserLM (arXiv:2510.06552) and PlatoLM (arXiv:2308.11534); the wording is ours.
 """
 
@@ -27,22 +29,22 @@ _TURNED: dict[Role, Role] = {"user": "assistant", "assistant": "user"}
 
 
 class PromptedUser(ChatRenderer):
-    """Renders a user's side through the template of an assistant model."""
+    """Renders the user's side of a conversation with the chat template of an assistant model."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> None:
         """Bind the model's own template; see `ChatRenderer`."""
         super().__init__(tokenizer, template)
-        self.end_of_conversation_id = None  # it ends in words: the token means nothing to it, where there is one
+        self.end_of_conversation_id = None  # it ends in plain text: a control token, if any, means nothing to it
 
     def prompt_ids(self, turns: Sequence[Turn], own_role: Role) -> list[int]:
-        """Ids up to where the model says the user's next turn."""
+        """Token ids of the prompt, up to where the model writes the user's next turn."""
         return super().prompt_ids(_turned(turns), "assistant")
 
     def render(self, conversation: Conversation) -> Rendered:
-        """The whole conversation, its end in plain text where it is known.
+        """Render the whole conversation, with its end in plain text where it is known to end.
 
-        The mask holds each of the user's turns and the token that ends it. It is found by the lengths of prompts, so
-        the template needs no generation tags.
+        The loss mask covers each of the user's turns and the token that ends it. It is computed from the lengths of
+        prompts, so the template needs no generation tags.
         """
         turns = conversation.turns
         if conversation.has_end_target:
@@ -58,17 +60,18 @@ class PromptedUser(ChatRenderer):
         return Rendered(ids, mask)
 
     def end_ids(self) -> list[int]:
-        """The ids of the words that end the conversation; what comes after them does not matter, as in self-play."""
+        """Token ids of the text that ends the conversation; what follows it does not matter, as in self-play."""
         return self.encode_text(END_OF_CONVERSATION)
 
     def parse_sampled(self, text: str) -> tuple[str, bool]:
-        """A sampled turn without the words that end the conversation, and whether it had them."""
+        """Return a sampled turn without the text that ends the conversation, and whether it contained that text."""
         before, ended, _ = text.partition(END_OF_CONVERSATION)
         return (before.strip(), True) if ended else (text, False)
 
 
 def _turned(turns: Sequence[Turn]) -> list[Turn]:
-    told = [turn.content for turn in turns if turn.role == "system"]
-    opening = "\n\n".join([INSTRUCTION, *(f"What you want: {intent}" for intent in told)])
+    """The turns with their roles swapped, behind the instruction; system turns become the person's intent."""
+    intents = [turn.content for turn in turns if turn.role == "system"]
+    opening = "\n\n".join([INSTRUCTION, *(f"What you want: {intent}" for intent in intents)])
     turned = [replace(turn, role=_TURNED[turn.role]) for turn in turns if turn.role != "system"]
     return [Turn("user", opening, "fixed"), *turned]

@@ -1,4 +1,7 @@
-"""UserGPT as a speaker: says the user's next turn, or ends the conversation."""
+"""The user simulator as a speaker in self-play: it samples the next user turn, or ends the conversation.
+
+It knows the guardrails by name only; the rules are in `simulator.guardrails`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from simulator.guardrails import Guardrails, broken_rule
 
 
 class UserSpeaker:
-    """Samples user turns under guardrails. The assistant's system prompt is hidden from it, as it is from people."""
+    """Samples user turns under guardrails. The assistant's system prompt is hidden from it, as from human users."""
 
     def __init__(self, sampler: Sampler, guardrails: Guardrails) -> None:
         self._sampler = sampler
         self._guardrails = guardrails
 
     async def speak(self, turns: Sequence[Turn], seed: int) -> Utterance:
-        """The next user turn; resampled while it breaks a guardrail, at most `resamples` times."""
+        """Sample the next user turn; a turn that breaks a guardrail is resampled, at most `resamples` times."""
         seen = [turn for turn in turns if turn.role != "system"]
         usage = Usage()
         rejected: Counter[str] = Counter()
@@ -33,7 +36,7 @@ class UserSpeaker:
             if sampled is None:
                 return Utterance(None, CONTEXT_FULL, usage, rejected)
             usage += sampled.usage
-            ends = sampled.ends and not sampled.turn.content  # words before the end token are a turn of their own
+            ends = sampled.ends and not sampled.turn.content  # text before the end token is a turn of its own
             broken = broken_rule(self._guardrails, seen, sampled.turn.content, ends=ends, cut=sampled.cut)
             if broken is None:
                 if ends:

@@ -1,6 +1,6 @@
-"""Training of the user's side: UserGPT learns the human turns of conversations, and when people end them.
+"""Description of the user simulator for the trainer: the loss covers the human turns, and the end of conversations.
 
-The assistant's system prompt is hidden from it, as it is from people. Source: PlatoLM, arXiv:2308.11534.
+The assistant's system prompt is hidden from it, as it is from human users. Source: PlatoLM, arXiv:2308.11534.
 """
 
 from __future__ import annotations

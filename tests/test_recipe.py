@@ -1,19 +1,22 @@
 import json
+import re
 
 import pytest
 from recipe_kinds import recipe_kind
 
 from assistant.train import ASSISTANT
 from selfplay.app import with_folder
+from selfplay.chat.models import locate_model
 from selfplay.curate.config import CurateConfig
 from selfplay.data.cleaning.config import CleanConfig
 from selfplay.errors import ConfigError, DataError, StoreError
+from selfplay.generate import participants, plan
 from selfplay.generate.config import GenerateConfig
 from selfplay.generate.identity import changed_keys, check_folder
 from selfplay.generate.plan import conversation_specs
 from selfplay.generate.run import prepare
 from selfplay.loop.config import LoopConfig
-from selfplay.recipe import load_recipe, recipe_text, shipped_recipes
+from selfplay.recipe import differences, identity, load_recipe, recipe_text, shipped_recipes, validated
 from selfplay.store.store import RunStore
 from selfplay.train.config import TrainConfig
 from selfplay.train.roles import load_training_recipe
@@ -143,3 +146,56 @@ def test_a_folder_with_another_run_is_refused_with_the_keys_that_differ(tmp_path
     with pytest.raises(StoreError, match="--resume"):
         check_folder(tmp_path, facts, resume=False)
     check_folder(tmp_path, facts, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (GenerateConfig, {"prompted_user": True}, "prompted_user: is called simulator.prompted now"),
+        (GenerateConfig, {"simulator": "nano"}, "simulator: is called simulator.model now"),
+        (GenerateConfig, {"system": "x"}, "system: is called assistant.system now"),
+        (TrainConfig, {"optim": {"batch": 8}}, "optim.batch: is called optim.global_batch_size now"),
+        (CurateConfig, {"endings": ["user_ended"]}, "endings: is called end_reasons now"),
+        (CleanConfig, {"personal": "mask"}, "personal: is called pii now"),
+        (LoopConfig, {"bench": {"most": 10}}, "bench.most: is called bench.max_conversations now"),
+        (LoopConfig, {"health": [{"figure": "rounds"}]}, "health.0.figure: is called health.metric now"),
+    ],
+)
+def test_a_key_of_an_older_version_is_answered_with_its_name_now(kind, values, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        validated(kind, values, "recipe")
+
+
+def test_operational_settings_are_no_part_of_what_a_recipe_is():
+    plain = GenerateConfig()
+    moved = GenerateConfig.model_validate(
+        {
+            "out": "elsewhere", "max_hours": 1, "kv_cache_gib": 2, "description": "x",
+            "simulator": {"engine": {"replicas": 2}, "endpoint": {"timeout": 1, "input_price": 3}},
+            "assistant": {"endpoint": {"attempts": 2}},
+        }
+    )  # fmt: skip
+    assert identity(plain) == identity(moved)
+    other = GenerateConfig.model_validate({"simulator": {"endpoint": {"protocol": "text"}}, "seed": 1})
+    assert differences(identity(plain), identity(other)) == [
+        "seed: 0 → 1",
+        "simulator.endpoint.protocol: token_ids → text",
+    ]
+
+
+def test_a_run_loads_each_tokenizer_and_reads_the_openings_once(tmp_path, monkeypatch):
+    """Both sides on one folder share its tokenizer; two folders are two."""
+    file, loads, reads = tmp_path / "openings.txt", [], []
+    file.write_text("a room please\n")
+    base = str(locate_model("nano", "base"))
+    load, read = participants.load_tokenizer, plan.read_openings
+    monkeypatch.setattr(participants, "load_tokenizer", lambda folder: loads.append(folder) or load(folder))
+    monkeypatch.setattr(plan, "read_openings", lambda path: reads.append(path) or read(path))
+    sides = ({"simulator": {"model": base}, "assistant": {"model": base}}, {"simulator": {}, "assistant": {}})
+    for values in sides:
+        values["simulator"]["openings"] = str(file)
+        run = prepare(GenerateConfig.model_validate(values))
+        assert len(list(run.specs())) == 1
+        assert run.facts()["openings"]
+    assert len(loads) == 1 + 2
+    assert len(reads) == 2

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from selfplay.errors import ConfigError, DataError
 from selfplay.files import replacing, try_lock
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 class RowFile:
     """A file held by this process. Use `open_locked`."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: IO[Any]) -> None:
         self.path = path
         self._file = file
         self.rows: list[Row] = _repaired(path, file)
@@ -86,7 +86,7 @@ def placed_rows(path: Path) -> Iterator[tuple[str, Row]]:
     yield from _parsed(path, content[: _whole(content)])
 
 
-def _locked(path: Path) -> BinaryIO:
+def _locked(path: Path) -> IO[Any]:
     """The file under a name, open and locked; opened again if it was replaced between the two."""
     while True:
         file = try_lock(path, "ab")
@@ -97,7 +97,7 @@ def _locked(path: Path) -> BinaryIO:
         file.close()
 
 
-def _repaired(path: Path, file: BinaryIO) -> list[Row]:
+def _repaired(path: Path, file: IO[Any]) -> list[Row]:
     """The rows; half a one is cut off, and a last one without its newline gets it."""
     content = path.read_bytes()
     whole = _whole(content)

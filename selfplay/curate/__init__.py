@@ -1,1 +1,1 @@
-"""Curation: which conversations are fit to be learned from."""
+"""Curation of training conversations: filters, deduplication, scores of models, and the report of each step."""

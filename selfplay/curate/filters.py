@@ -1,4 +1,8 @@
-"""Why a conversation is not fit to be learned from: one small function a reason. None: it is."""
+"""Filters over single conversations: each returns the reason to drop a conversation, or None to keep it.
+
+A filter sees one conversation at a time. Deduplication and the scores of models are separate steps, in
+`selfplay.curate.selection` and `selfplay.curate.scores`. Trap: refusals are recognised by English phrases only.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from selfplay.curate.config import CurateConfig
 from selfplay.data.cleaning.reasons import Reason, has_pii, in_another_language, too_few_rounds
 from selfplay.errors import ConfigError
 
+# re.DOTALL: a refusal may run over a line break between "sorry" and "cannot".
 _REFUSAL = re.compile(
     r"\bi('m| am) (sorry|afraid)\b.{0,40}\b(can't|cannot|can not|unable|won't)\b"
     r"|\bi (can't|cannot|can not|won't) (help|assist|do that|provide|comply|answer)"
@@ -25,7 +30,7 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A reason under the name its counts have."""
+    """A filter function and the name under which the report counts it."""
 
     name: str
     reason: Reason
@@ -36,41 +41,43 @@ def filters_of(
     count_tokens: Callable[[Sequence[str]], list[int]],
     benchmarks: Mapping[str, Callable[[str], bool]],
 ) -> list[Filter]:
-    """The filters of a recipe, the cheap ones first.
+    """Build the filters that a recipe switches on, the cheap ones first.
 
     Args:
-        count_tokens: texts to their numbers of tokens.
-        benchmarks: by name, whether a text shares words with a question.
+        count_tokens: returns the number of tokens of each text.
+        benchmarks: for each benchmark by name, a function that returns whether a text shares a long run of words with
+            one of its questions.
 
     Raises:
         ConfigError: the list of banned words cannot be read.
     """
-    found = [
+    filters = [
         Filter("ending", filter_end_reason(config.end_reasons)),
         Filter("length", filter_length(config, count_tokens)),
     ]
     if config.role_drift:
-        found.append(Filter("role drift", drop_role_drift))
+        filters.append(Filter("role drift", drop_role_drift))
     if config.repeats:
-        found.append(Filter("repeats", drop_repeats))
+        filters.append(Filter("repeats", drop_repeats))
     if config.refusals:
-        found.append(Filter("refusals", drop_refusals))
+        filters.append(Filter("refusals", drop_refusals))
     if config.banned_words is not None:
-        found.append(Filter("banned words", drop_banned_words(read_words(Path(config.banned_words)))))
+        filters.append(Filter("banned words", drop_banned_words(read_words(Path(config.banned_words)))))
     if config.languages:
-        found.append(Filter("languages", in_another_language(frozenset(config.languages))))
+        filters.append(Filter("languages", in_another_language(frozenset(config.languages))))
     if config.pii:
-        found.append(Filter("personal data", has_pii))
+        filters.append(Filter("personal data", has_pii))
     if benchmarks:
-        found.append(Filter("benchmarks", drop_benchmark_questions(benchmarks)))
-    return found
+        filters.append(Filter("benchmarks", drop_benchmark_questions(benchmarks)))
+    return filters
 
 
 def filter_end_reason(endings: Sequence[str]) -> Reason:
-    """Simulated conversations by the reason they ended for; people's have none and pass."""
+    """Build the filter by end reason. Human conversations have no end reason and pass."""
 
     def reason(conversation: Conversation) -> str | None:
         ended = conversation.ended
+        # "guardrail" in a recipe covers "guardrail:repeat" and every other rule after the colon.
         fits = ended is None or ended in endings or ended.partition(":")[0] in endings
         return None if fits else f"ended: {ended}"
 
@@ -78,7 +85,7 @@ def filter_end_reason(endings: Sequence[str]) -> Reason:
 
 
 def filter_length(config: CurateConfig, count_tokens: Callable[[Sequence[str]], list[int]]) -> Reason:
-    """Rounds, words of the longest turn, tokens in all."""
+    """Build the filter by the number of rounds, the words of the longest turn and the number of tokens."""
     few = too_few_rounds(config.min_rounds)
 
     def reason(conversation: Conversation) -> str | None:
@@ -89,6 +96,7 @@ def filter_length(config: CurateConfig, count_tokens: Callable[[Sequence[str]], 
         texts = [turn.content for turn in conversation.turns]
         if config.max_turn_words is not None and max(len(text.split()) for text in texts) > config.max_turn_words:
             return f"a turn of more than {config.max_turn_words} words"
+        # Tokens come last: counting them is the expensive check.
         if config.max_tokens is not None and sum(count_tokens(texts)) > config.max_tokens:
             return f"more than {config.max_tokens} tokens"
         return None
@@ -97,7 +105,7 @@ def filter_length(config: CurateConfig, count_tokens: Callable[[Sequence[str]], 
 
 
 def drop_role_drift(conversation: Conversation) -> str | None:
-    """A user who speaks as the assistant."""
+    """Drop a conversation in which the user speaks as the assistant."""
     answered: str | None = None
     for turn in conversation.turns:
         if turn.role == "user" and is_role_drift(turn.content, answered):
@@ -107,33 +115,36 @@ def drop_role_drift(conversation: Conversation) -> str | None:
 
 
 def drop_repeats(conversation: Conversation) -> str | None:
-    """A side that says a turn of four words or more again."""
+    """Drop a conversation in which one side repeats a turn of four words or more."""
     for role in ("user", "assistant"):
-        said: set[str] = set()
+        earlier: set[str] = set()
         for text in conversation.of(role):
-            if len(text.split()) >= SHORT and normalise(text) in said:
+            if len(text.split()) >= SHORT and normalise(text) in earlier:
                 return f"the {role} repeats a turn"
-            said.add(normalise(text))
+            earlier.add(normalise(text))
     return None
 
 
 def drop_refusals(conversation: Conversation) -> str | None:
-    """An assistant that refuses."""
+    """Drop a conversation in which the assistant refuses."""
     return "the assistant refuses" if any(map(_REFUSAL.search, conversation.of("assistant"))) else None
 
 
 def drop_banned_words(banned: Collection[str]) -> Reason:
-    """Turns with none of some words, whole words of any case."""
+    """Build the filter by banned words, which match whole words in any case."""
 
     def reason(conversation: Conversation) -> str | None:
-        said = {word for turn in conversation.turns for word in _WORD.findall(turn.content.casefold())}
-        return "a banned word" if said & set(banned) else None
+        words = {word for turn in conversation.turns for word in _WORD.findall(turn.content.casefold())}
+        return "a banned word" if words & set(banned) else None
 
     return reason
 
 
 def drop_benchmark_questions(benchmarks: Mapping[str, Callable[[str], bool]]) -> Reason:
-    """No turn shares a long run of words with a benchmark's question (GPT-3, arXiv:2005.14165, appendix C)."""
+    """Build the decontamination filter: drop where a turn shares a long run of words with a benchmark question.
+
+    Source: GPT-3, arXiv:2005.14165, appendix C.
+    """
 
     def reason(conversation: Conversation) -> str | None:
         for name, holds in benchmarks.items():
@@ -145,10 +156,10 @@ def drop_benchmark_questions(benchmarks: Mapping[str, Callable[[str], bool]]) ->
 
 
 def read_words(path: Path) -> frozenset[str]:
-    """Words of a file, a line each.
+    """Read a list of words, one a line, in lower case.
 
     Raises:
-        ConfigError: it cannot be read, holds none, or a line that is no single word.
+        ConfigError: the file cannot be read, contains no word, or has a line that is not a single word.
     """
     try:
         words = frozenset(line.strip().casefold() for line in path.read_text(encoding="utf-8-sig").splitlines())

@@ -1,4 +1,9 @@
-"""What `selfplay curate` does: conversations of runs or files, judged, written, and counted."""
+"""Curation run (`selfplay curate`): it reads the sources, runs every curation step, and writes output and report.
+
+It knows neither the rules of a filter (`selfplay.curate.filters`) nor how a model scores (`selfplay.curate.scores`).
+Trap: the sources are read several times, once for each pass, so they must yield the same conversations in the same
+order; `Sources` guarantees that also for runs that are still going on.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +30,14 @@ if TYPE_CHECKING:
     from selfplay.data.cleaning.report import Tally
 
 SELF_PLAY = "self-play"
-"""The dataset of conversations that are of none: what is held out of a file must not depend on where it lies."""
+"""Dataset name of conversations without one: which ones are held out must not depend on where the file is stored."""
 ReasonFactory = Callable[[Iterable[Conversation]], "Reasons"]
-"""What is still in, to why each conversation is left out."""
+"""Builds a scoring step from an iterable of the conversations that are still kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurationResult:
-    """What came of a curation."""
+    """The result of a curation: the counts of each step, the number of kept conversations, and the copies."""
 
     tally: Tally
     kept: int
@@ -42,16 +47,16 @@ class CurationResult:
 def curate(
     sources: Sequence[str], out: str | Path, config: CurateConfig, say: Callable[[str], None] = print
 ) -> CurationResult:
-    """Write the conversations that are fit to be learned from, and why the others are not.
+    """Write the conversations that pass every curation step, and the reason for each that does not.
 
     Writes `OUT` (messages rows), `OUT.dropped.jsonl` ({id, step, reason}) and `OUT.report.json` and `.md` (the funnel).
-    The sources stay as they are.
+    The texts of the sources stay unchanged; a source that is a run also stores the decision on each conversation.
 
     Args:
         sources: run folders, files or catalogue names.
 
     Raises:
-        SelfplayError: a source, model, list or output that cannot be used, or nothing to curate.
+        SelfplayError: a source, model, word list or output cannot be used, or there is nothing to curate.
     """
     from selfplay.curate.filters import filters_of
     from selfplay.curate.selection import leave_out_by, rows_left_out, select
@@ -61,18 +66,17 @@ def curate(
     if any(Path(source).exists() and path.exists() and Path(source).samefile(path) for source in sources):
         raise ConfigError(f"{path} is a source itself; name another file")
     filters = filters_of(config, token_counter(config.tokenizer), _benchmarks(config.decontaminate_against))
-    told = set(config.memorization_reference) <= set(
-        config.dedup_against
-    )  # what is no conversation among them is said once
-    memorised = _memorised(config.memorization_reference, (lambda line: None) if told else say)
+    # Sources that are read for deduplication too report their refused rows there; they are not reported twice.
+    reported = set(config.memorization_reference) <= set(config.dedup_against)
+    memorised = _memorised(config.memorization_reference, (lambda line: None) if reported else say)
     read = Sources(sources, say)
     verdicts = select(read, filters, config, Sources(config.dedup_against, say))
     if not verdicts.ids:
         why = read.loaded.refused.summary()
         raise DataError(f"{', '.join(sources)}: there is no conversation to curate{f' ({why})' if why else ''}")
     verdicts.tally.rows, verdicts.tally.refused = read.loaded.rows, read.loaded.refused
-    for name, made in _by_models(config, path, say):
-        leave_out_by(verdicts, name, made(_still_in(read, verdicts)), read)
+    for name, build_step in _by_models(config, path, say):
+        leave_out_by(verdicts, name, build_step(_still_in(read, verdicts)), read)
     kept = set(verdicts.kept)
     try:
         write_lines(map(json_line, _rows(read, kept, memorised)), path, _columns())
@@ -89,7 +93,10 @@ def curate(
 
 
 def _keep_in_runs(read: Sources, verdicts: Selection, out: Path, say: Callable[[str], None]) -> None:
-    """Write into each run what became of its conversations; a run that cannot be written is as good a source."""
+    """Write the decisions into each run that is a source.
+
+    A run that cannot be written to is reported and is no error: the decisions are in the dropped file as well.
+    """
     name = str(out.resolve())
     for run, first, number in read.runs:
         places = range(first, first + number)
@@ -102,7 +109,7 @@ def _keep_in_runs(read: Sources, verdicts: Selection, out: Path, say: Callable[[
 
 
 def _columns() -> pa.Schema:
-    """The columns of Parquet: those of cleaned rows, and why simulated ones ended."""
+    """The columns of the Parquet output: those of cleaned rows, and the end reason of simulated conversations."""
     import pyarrow as pa
 
     return parquet_schema().append(pa.field("ended", pa.string()))
@@ -111,30 +118,36 @@ def _columns() -> pa.Schema:
 def _rows(
     conversations: Iterable[Conversation], kept: set[int], memorised: Memorised | None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of what is kept; their user turns are looked up on the way."""
+    """Yield the rows of the kept conversations; the memorisation check sees their user turns on the way."""
     for place, conversation in enumerate(conversations):
         if place in kept:
             if memorised is not None:
                 memorised.look(conversation.id, conversation.of("user"))
             ended = {"ended": conversation.ended} if conversation.ended is not None else {}
+            # SELF_PLAY comes first: a conversation with a dataset of its own overwrites it.
             yield {"dataset": SELF_PLAY, **row_of(conversation), **ended}
 
 
 def _benchmarks(files: Sequence[str]) -> dict[str, Callable[[str], bool]]:
-    """By file, whether a text shares a long run of words with one of its questions."""
+    """Build for each file a function that returns whether a text shares a long run of words with a question of it."""
     from bench.metrics.overlap import Overlap
     from bench.questions import read_questions
     from bench.words import words
 
-    found: dict[str, Callable[[str], bool]] = {}
+    benchmarks: dict[str, Callable[[str], bool]] = {}
     for file in files:
         overlap = Overlap(turn for question in read_questions(Path(file)) for turn in question.turns)
-        found[file] = lambda text, overlap=overlap: overlap.holds(words(text))  # type: ignore[misc]
-    return found
+        # The default argument binds this overlap; a plain closure would see the last file's alone.
+        benchmarks[file] = lambda text, overlap=overlap: overlap.holds(words(text))  # type: ignore[misc]
+    return benchmarks
 
 
 def _by_models(config: CurateConfig, out: Path, say: Callable[[str], None]) -> Iterator[tuple[str, ReasonFactory]]:
-    """The steps that take a model or its scores, the cheap ones first. Each is made when its turn has come."""
+    """Yield the curation steps that need a model or its scores, the cheap ones first.
+
+    A step is built when its turn comes, so that no model is loaded before it is needed and a later step sees only
+    what the earlier ones have kept.
+    """
     from selfplay.curate.scores import score_by_judge, score_by_reward_model, score_from_file
 
     perplexity, scores, reward, judge = config.perplexity, config.scores, config.reward, config.judge
@@ -149,11 +162,13 @@ def _by_models(config: CurateConfig, out: Path, say: Callable[[str], None]) -> I
 
 
 def _still_in(conversations: Iterable[Conversation], verdicts: Selection) -> Iterator[Conversation]:
+    """The conversations that no step has dropped so far."""
     kept = set(verdicts.kept)
     return (conversation for place, conversation in enumerate(conversations) if place in kept)
 
 
 def _memorised(names: Sequence[str], say: Callable[[str], None]) -> Memorised | None:
+    """The index of the simulator's training turns; None where the recipe names no training data."""
     from selfplay.curate.memorised import Memorised
 
     if not names:
@@ -162,18 +177,19 @@ def _memorised(names: Sequence[str], say: Callable[[str], None]) -> Memorised | 
 
 
 def _within(bounds: Perplexity, folder: Path) -> Reasons:
-    """Why conversations are out of bounds, by the perplexity of their assistant's turns."""
+    """Build the step that drops conversations by the perplexity of their assistant's turns."""
     from bench.metrics.likelihood import Scorer
 
     scorer = Scorer(folder)
 
     def reasons(conversations: Sequence[Conversation]) -> list[str | None]:
         score = scorer.score(conversations, "assistant")
-        found: list[str | None] = []
+        dropped: list[str | None] = []
         for bits, tokens in zip(score.bits, score.tokens, strict=True):
+            # Conversations without a scored token get the lowest perplexity there is.
             value = 2 ** (bits / tokens) if tokens else 1.0
             low, high = value < bounds.lowest, value > bounds.highest
-            found.append(f"below {bounds.lowest:g}" if low else f"above {bounds.highest:g}" if high else None)
-        return found
+            dropped.append(f"below {bounds.lowest:g}" if low else f"above {bounds.highest:g}" if high else None)
+        return dropped
 
     return reasons

@@ -1,4 +1,8 @@
-"""Scores that decide what is kept: from a file, of a reward model, of a judge that reads the whole conversation."""
+"""Curation steps by score: from a file, by a reward model, or by a judge model that reads the whole conversation.
+
+Each function builds a step: it takes conversations and returns for each the reason to drop it, or None. The steps know
+nothing of the other filters; which conversations reach them is decided in `selfplay.curate.run`.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,9 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Reasons = Callable[[Sequence[Conversation]], list[str | None]]
-"""Conversations to why each is left out; None: it is not."""
+"""A step: conversations to the reason why each is dropped; None keeps it."""
 PROMPT = "conversation-v1"
+"""Version of the prompt below; it is part of the judgments' provenance."""
 _SYSTEM = "You rate conversations between a user and an AI assistant."
 _ASKED = """Rate the conversation below as an example that a chat assistant is to learn from: is the assistant helpful,\
  correct, to the point and the same from turn to turn, and does the user speak as a person with a purpose? The \
@@ -38,32 +43,32 @@ exactly this form: "[[rating]]", for example: "Rating: [[5]]".
 
 
 def score_from_file(config: Scores) -> Reasons:
-    """By scores that were given elsewhere.
+    """Build the step that reads its scores from a file.
 
     Raises:
-        DataError: a file that is no rows of {id, score}.
+        DataError: the file has lines other than {id, score}, or an id stands for two conversations.
     """
     scores = _read(Path(config.file))
 
     seen: set[str] = set()
 
     def reasons(conversations: Sequence[Conversation]) -> list[str | None]:
-        for one in conversations:
-            if one.id in seen:
+        for conversation in conversations:
+            if conversation.id in seen:
                 raise DataError(
-                    f"{config.file}: {one.id!r} is the id of two conversations; curate one source at a time"
+                    f"{config.file}: {conversation.id!r} is the id of two conversations; curate one source at a time"
                 )
-            seen.add(one.id)
-        return [_reason(scores.get(one.id), config.lowest, "no score") for one in conversations]
+            seen.add(conversation.id)
+        return [_reason(scores.get(conversation.id), config.lowest, "no score") for conversation in conversations]
 
     return reasons
 
 
 def score_by_reward_model(config: Reward) -> Reasons:
-    """By a reward model.
+    """Build the step that scores with a reward model.
 
     Raises:
-        ModelError: no such model.
+        ModelError: the folder holds no usable reward model.
     """
     from bench.metrics.reward import RewardModel
 
@@ -74,29 +79,30 @@ def score_by_reward_model(config: Reward) -> Reasons:
 
 
 def score_by_judge(config: Judge, conversations: Iterable[Conversation], folder: Path, say: Say) -> Reasons:
-    """By a judge that is asked now; verdicts that are there already are not asked for again.
+    """Build the step that asks a judge model; conversations with a verdict on disk are not judged again.
 
     Args:
-        folder: of the judgments, in FastChat's layout.
+        folder: folder of the judgments, in FastChat's layout.
 
     Raises:
-        SelfplayError: no such judge, or it is gone; verdicts that were given stay.
+        SelfplayError: there is no such judge, or it stopped answering; the verdicts so far stay on disk.
     """
     from bench.assistant.standings import failure_cause
 
-    rows = asyncio.run(_judged(config, [_match(one) for one in conversations], folder, say))
-    told = {
+    rows = asyncio.run(_judged(config, [_match(conversation) for conversation in conversations], folder, say))
+    verdicts = {
         row["question_id"]: (None if failure_cause(row) else float(row["score"]), failure_cause(row)) for row in rows
     }
 
     def reasons(asked: Sequence[Conversation]) -> list[str | None]:
-        known = [told.get(_key(one), (None, "not asked")) for one in asked]
-        return [_reason(score, config.lowest, f"no verdict: {cause}") for score, cause in known]
+        answers = [verdicts.get(_key(conversation), (None, "not asked")) for conversation in asked]
+        return [_reason(score, config.lowest, f"no verdict: {cause}") for score, cause in answers]
 
     return reasons
 
 
 async def _judged(config: Judge, matches: Sequence[Match], folder: Path, say: Say) -> list[dict[str, Any]]:
+    """The judgments of the matches: those on disk, and new ones for the rest."""
     from bench.assistant.jsonl import open_locked
     from bench.assistant.judge import Judging, judge_all, unjudged
     from bench.assistant.provenance import check_provenance
@@ -108,15 +114,15 @@ async def _judged(config: Judge, matches: Sequence[Match], folder: Path, say: Sa
     facts = {"judge": folder_identity(config.judge) if here else name, "prompt": PROMPT, **_settings(config)}
     with open_locked(folder / "model_judgment" / f"{name}_single.jsonl") as file:
         check_provenance(file.path, facts)
-        owed = unjudged(matches, file.rows, name)
-        say(f"{name} rates {len(owed):,} conversations, {len(matches) - len(owed):,} were rated")
-        if owed:
+        pending = unjudged(matches, file.rows, name)
+        say(f"{name} rates {len(pending):,} conversations, {len(matches) - len(pending):,} were rated")
+        if pending:
             async with open_model(
                 config.judge, name, config.endpoint, JUDGE_KEY, folder, structured=config.structured
             ) as judge:
                 await judge_all(matches, file, judge, how)
         asked = {match.question for match in matches}
-        rows = [row for row in file.rows if row["question_id"] in asked]  # the file may tell of others too
+        rows = [row for row in file.rows if row["question_id"] in asked]  # the file may hold others
     failed = [cause for row in rows if (cause := failure_cause(row)) is not None and cause.startswith("failed:")]
     if failed:
         raise BackendError(
@@ -127,10 +133,12 @@ async def _judged(config: Judge, matches: Sequence[Match], folder: Path, say: Sa
 
 
 def _settings(config: Judge) -> dict[str, Any]:
+    """The settings that change a verdict; they are part of the judgments' provenance."""
     return {"max_tokens": config.max_tokens, "structured": config.structured, "seed": config.seed}
 
 
 def _match(conversation: Conversation) -> Match:
+    """A conversation as a question to the judge."""
     from bench.assistant.matches import Match
     from bench.assistant.verdicts import RATING
 
@@ -141,17 +149,19 @@ def _match(conversation: Conversation) -> Match:
 
 
 def _key(conversation: Conversation) -> str:
-    """What a conversation is known by among judgments: ids of several runs may be the same."""
+    """The id of a conversation among the judgments. It includes a digest of the text: two runs may use the same ids."""
     return f"{conversation.id}-{blake2b(text_digest(conversation), digest_size=6).hexdigest()}"
 
 
 def _reason(score: float | None, lowest: float, without: str) -> str | None:
+    """The reason to drop a conversation with a score; `without` is the reason where there is none, or NaN."""
     if score is None or not isfinite(score):
         return without
     return f"below {lowest:g}" if score < lowest else None
 
 
 def _read(path: Path) -> Mapping[str, float]:
+    """Scores by conversation id."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,9 @@
-"""Curation: conversations through filters, duplicates among them and against earlier ones, and a funnel of it all.
+"""Selection of conversations: filters, then deduplication, then further steps, each counted for the report.
 
-Nothing is deleted: what is left out keeps its place in the run and gets a row with step and reason beside the output.
+It does not know where conversations come from or what a filter checks. Nothing is deleted: a dropped conversation
+stays in its source, and a row with the step and the reason is written beside the output.
+
+Trap: a conversation is identified by its place in reading order. Every pass over the sources must use the same order.
 """
 
 from __future__ import annotations
@@ -23,15 +26,19 @@ from selfplay.data.cleaning.reasons import EXACT, NEAR, REPEATS, SIMILAR
 from selfplay.data.cleaning.report import Count, Tally
 
 _BATCH = 512
-"""Conversations whose signatures are made at once."""
+"""Number of conversations whose MinHash signatures are computed at once."""
 
 Step = tuple[str, str]
-"""Name of a step and the reason it left a conversation out."""
+"""Name of a curation step, and the reason why it dropped a conversation."""
 
 
 @dataclass(slots=True)
 class Selection:
-    """What became of each conversation, in order: None where it is kept."""
+    """The decision on each conversation in reading order, and the counts of each step.
+
+    Attributes:
+        left_out: the step and reason that dropped a conversation; None where it is kept.
+    """
 
     tally: Tally = field(default_factory=Tally)
     ids: list[str] = field(default_factory=list)
@@ -39,21 +46,21 @@ class Selection:
     left_out: list[Step | None] = field(default_factory=list)
 
     def drop(self, place: int, step: str, reason: str) -> None:
-        """Leave one out."""
+        """Drop the conversation at a place."""
         self.left_out[place] = (step, reason)
 
     def count(self, step: str, before: Sequence[int]) -> None:
-        """Count a step that has been taken, on the conversations that were there before it."""
-        told = Count(rows_before=len(before), turns_before=sum(self.turns[place] for place in before))
+        """Count a finished step over the conversations that were kept before it."""
+        counts = Count(rows_before=len(before), turns_before=sum(self.turns[place] for place in before))
         after = [place for place in before if self.left_out[place] is None]
-        told.rows_after, told.turns_after = len(after), sum(self.turns[place] for place in after)
+        counts.rows_after, counts.turns_after = len(after), sum(self.turns[place] for place in after)
         gone = (self.left_out[place] for place in before)
-        told.reasons = Counter(why[1] for why in gone if why is not None)
-        self.tally.steps[step] = told
+        counts.reasons = Counter(why[1] for why in gone if why is not None)
+        self.tally.steps[step] = counts
 
     @property
     def kept(self) -> list[int]:
-        """Places of what is still in."""
+        """Places of the conversations that are kept so far."""
         return [place for place, why in enumerate(self.left_out) if why is None]
 
 
@@ -63,10 +70,10 @@ def select(
     config: CurateConfig,
     earlier: Iterable[Conversation] = (),
 ) -> Selection:
-    """Which conversations stay, after filters and duplicates.
+    """Run the filters and the deduplication.
 
     Args:
-        earlier: conversations that count as already there; none of them is judged.
+        earlier: conversations that later ones are compared with; they are not filtered and get no decision.
     """
     verdicts = Selection(Tally(steps={step.name: Count() for step in filters}))
     with TemporaryDirectory(prefix="selfplay-curate-") as name, closing(_Duplicates(Path(name), config)) as duplicates:
@@ -79,7 +86,7 @@ def select(
 
 
 def rows_left_out(verdicts: Selection) -> Iterator[dict[str, Any]]:
-    """A row a conversation that is left out: {id, step, reason}."""
+    """Yield one row for each dropped conversation: {id, step, reason}."""
     for id, why in zip(verdicts.ids, verdicts.left_out, strict=True):
         if why is not None:
             yield {"id": id, "step": why[0], "reason": why[1]}
@@ -88,6 +95,7 @@ def rows_left_out(verdicts: Selection) -> Iterator[dict[str, Any]]:
 def _filtered(
     conversations: Iterable[Conversation], filters: Sequence[Filter], verdicts: Selection
 ) -> Iterator[Conversation]:
+    """Record the verdict of the filters on each conversation, and pass on all of them, dropped ones too."""
     for conversation in conversations:
         verdicts.ids.append(conversation.id)
         verdicts.turns.append(len(conversation.turns))
@@ -96,7 +104,7 @@ def _filtered(
 
 
 def _why(conversation: Conversation, filters: Sequence[Filter], steps: dict[str, Count]) -> Step | None:
-    """The first filter that has a reason, each counted on what comes to it."""
+    """The first filter that drops a conversation; each filter counts only the conversations that reach it."""
     turns = len(conversation.turns)
     for step in filters:
         count = steps[step.name]
@@ -111,19 +119,20 @@ def _why(conversation: Conversation, filters: Sequence[Filter], steps: dict[str,
 
 
 class _Duplicates:
-    """Exact and near duplicates, earlier conversations first."""
+    """Exact and near deduplication; the earlier conversations are added first."""
 
     def __init__(self, folder: Path, config: CurateConfig) -> None:
         self._exact = ExactDuplicates(folder) if config.duplicates else None
         self._near = None if config.near_duplicates is None else NearDuplicates(folder, config.near_duplicates)
         self._rows = 0
         self._places: list[int | None] = []
-        """Of each row its place among the verdicts; None: an earlier conversation."""
+        """For each row its place in the selection; None for an earlier conversation."""
 
     def add(self, conversations: Iterable[Conversation], verdicts: Selection | None) -> None:
-        """Take conversations in; of judged ones those that no filter has left out."""
+        """Add conversations; those that a filter has dropped are skipped, so that nothing counts as their duplicate."""
         batch: list[Conversation] = []
         for conversation in conversations:
+            # `_filtered` appends the verdict just before it yields, so the last one is this conversation's.
             if verdicts is not None and verdicts.left_out[-1] is not None:
                 continue
             self._places.append(None if verdicts is None else len(verdicts.ids) - 1)
@@ -134,7 +143,7 @@ class _Duplicates:
         self._take(batch)
 
     def decide(self, verdicts: Selection) -> None:
-        """Leave out what repeats, or is like, an earlier one that stays."""
+        """Drop conversations that repeat, or are similar to, an earlier one that is kept."""
         kept = np.ones(len(self._places), bool)
         searches = ((EXACT, self._exact, REPEATS), (NEAR, self._near, SIMILAR))
         for name, search, reason in searches:
@@ -142,7 +151,7 @@ class _Duplicates:
                 continue
             before = verdicts.kept
             if isinstance(search, NearDuplicates):
-                search.drop(kept, first=self._places.count(None))  # earlier ones stay, whatever they are like
+                search.drop(kept, first=self._places.count(None))  # earlier ones always stay
             else:
                 search.drop(kept)
             for row in np.flatnonzero(~kept):
@@ -152,12 +161,13 @@ class _Duplicates:
             verdicts.count(name, before)
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Close the files of digests and signatures."""
         for search in (self._exact, self._near):
             if search is not None:
                 search.close()
 
     def _take(self, batch: Sequence[Conversation]) -> None:
+        """Add the digests and signatures of a batch."""
         if not batch:
             return
         if self._exact is not None:
@@ -174,20 +184,20 @@ def leave_out_by(
     conversations: Iterable[Conversation],
     batch: int = _BATCH,
 ) -> None:
-    """One more step over what is still in, many at once: for reasons a model has to give."""
-    before, held = verdicts.kept, list[tuple[int, Conversation]]()
+    """Run one more step over the conversations that are kept so far, in batches: for steps that run a model."""
+    before, pending = verdicts.kept, list[tuple[int, Conversation]]()
     wanted = set(before)
 
     def decide() -> None:
-        for (place, _), reason in zip(held, reason_of([conversation for _, conversation in held]), strict=True):
+        for (place, _), reason in zip(pending, reason_of([conversation for _, conversation in pending]), strict=True):
             if reason is not None:
                 verdicts.drop(place, name, reason)
-        held.clear()
+        pending.clear()
 
     for place, conversation in enumerate(conversations):
         if place in wanted:
-            held.append((place, conversation))
-        if len(held) == batch:
+            pending.append((place, conversation))
+        if len(pending) == batch:
             decide()
     decide()
     verdicts.count(name, before)

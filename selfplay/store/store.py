@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import IO, Any, Self
 from urllib.parse import quote
 
 from selfplay.chat.conversation import Conversation, Turn
@@ -152,7 +152,7 @@ class RunReader:
 class RunStore(RunReader):
     """A run open for writing. One process at a time; use as an async context manager around the engine."""
 
-    def __init__(self, folder: Path, lock: TextIO | None = None) -> None:
+    def __init__(self, folder: Path, lock: IO[Any] | None = None) -> None:
         """Lock and open the run in `folder`; see `create` for a new one.
 
         Args:
@@ -300,7 +300,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     return database
 
 
-def _lock(folder: Path) -> TextIO:
+def _lock(folder: Path) -> IO[Any]:
     try:
         handle = try_lock(folder / "lock")
     except OSError as error:

@@ -1,1 +1,1 @@
-"""One trainer for both roles: the trained role is an argument, the rest is a recipe."""
+"""Training of models for either role: the trained role is an argument, and everything else is a recipe."""

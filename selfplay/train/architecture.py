@@ -1,4 +1,7 @@
-"""A model without its weights: the architecture's settings, and how many parameters it has and trains."""
+"""Model architecture without weights: its configuration, its LoRA configuration, and its parameter counts.
+
+It loads no weights, so that bad input is found in seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from selfplay.train.scratch import scratch_shape
 
 
 def model_shape(config: TrainConfig, vocabulary: int) -> Any:
-    """The architecture's settings without any weights.
+    """Load or build the architecture's configuration, without any weights.
 
     Raises:
-        ModelError: the base has none.
+        ModelError: the base has no readable configuration, or is a model of more than text.
     """
     from transformers import AutoConfig
 
@@ -32,10 +35,10 @@ def model_shape(config: TrainConfig, vocabulary: int) -> Any:
 
 
 def lora_config(lora: Lora, tokens: dict[str, list[int]] | None) -> Any:
-    """Adapters in PEFT's words.
+    """Build the PEFT configuration of the adapters.
 
     Args:
-        tokens: rows trained with them, by the name of the module.
+        tokens: embedding rows that are trained with the adapters, by the name of the module.
     """
     from peft import LoraConfig
 
@@ -50,10 +53,10 @@ def lora_config(lora: Lora, tokens: dict[str, list[int]] | None) -> Any:
 
 
 def count_parameters(config: TrainConfig, shape: Any, vocabulary: int, new_tokens: int) -> tuple[int, int]:
-    """All parameters, and those that are trained; counted without any weight.
+    """Count all parameters and the trained ones, on the meta device, which allocates no weights.
 
     Raises:
-        ConfigError: adapters that fit no module of the model.
+        ConfigError: the adapters fit no module of the model.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -61,7 +64,7 @@ def count_parameters(config: TrainConfig, shape: Any, vocabulary: int, new_token
     shape = type(shape).from_dict({**shape.to_dict(), "vocab_size": max(vocabulary, shape.vocab_size)})
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(shape, trust_remote_code=False)
-        model.tie_weights()
+        model.tie_weights()  # before counting, so that an embedding that is also the head counts once
         total = sum(parameter.numel() for parameter in model.parameters())
         if config.lora is None:
             return total, total
@@ -71,5 +74,6 @@ def count_parameters(config: TrainConfig, shape: Any, vocabulary: int, new_token
             adapted: Any = get_peft_model(model, lora_config(config.lora, None))
         except ValueError as error:
             raise ConfigError(f"lora.targets: {str(error).splitlines()[0]}") from error
+    # Rows of new tokens are trained in the embedding and, where it is a matrix of its own, in the head.
     rows = new_tokens * int(shape.hidden_size) * (1 if shape.tie_word_embeddings else 2)
     return total, int(adapted.get_nb_trainable_parameters()[0]) + rows

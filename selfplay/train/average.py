@@ -1,7 +1,9 @@
-"""A trained model averaged with the model it started from.
+"""Weight averaging of a trained model with the base that it started from (WiSE-FT).
 
-Fine-tuning on one side of narrow conversations takes back words the base knew. The mean of both models' weights keeps
-most of either (WiSE-FT, Wortsman et al., arXiv:2109.01903); it works because one started from the other.
+Fine-tuning on one side of narrow conversations makes a model forget words that the base knew. The mean of both models'
+weights keeps most of either (Wortsman et al., arXiv:2109.01903). It works only because one started from the other.
+
+Trap: under ZeRO-3 the weights are split over the processes, so every process has to take part.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from selfplay.train.model import load_base
 
 
 def average_with_base(trainer: Any, config: TrainConfig) -> None:
-    """Move every weight of the trainer's model the recipe's share of the way back to the base.
+    """Interpolate every weight of the trainer's model towards the base, by the share that the recipe gives.
 
-    Every process calls this. Rows of tokens that the base has never seen stay as trained.
+    Every process has to call this. Embedding rows of tokens that are new to the base stay as trained.
 
     Raises:
         ModelError: the base cannot be loaded.
@@ -31,18 +33,22 @@ def average_with_base(trainer: Any, config: TrainConfig) -> None:
         with _whole(weight), torch.no_grad():
             if first:
                 _move(name, weight, base, share)
-            if not hasattr(weight, "ds_id"):  # split weights are sent out when the context ends
+            if not hasattr(weight, "ds_id"):  # GatheredParameters sends split weights out when its context ends
                 broadcast(weight.data)
 
 
 def _weights(base: str, trainer: Any) -> dict[str, torch.Tensor]:
-    """The base's weights, whole in this process: while ZeRO-3 is on, loading would split them over all."""
+    """Load the base's weights whole in this process.
+
+    ZeRO-3 has to be switched off in Transformers meanwhile: loading would split the weights over all processes.
+    """
     from transformers.integrations import deepspeed as zero
 
     split = zero.is_deepspeed_zero3_enabled()
     if split:
         zero.unset_hf_deepspeed_config()
     try:
+        # float32: the average is computed in float32, also where the trained weights are bfloat16.
         return dict(load_base(base, dtype=torch.float32).named_parameters())
     finally:
         if split:
@@ -50,15 +56,16 @@ def _weights(base: str, trainer: Any) -> dict[str, torch.Tensor]:
 
 
 def _move(name: str, weight: torch.Tensor, base: Mapping[str, torch.Tensor], share: float) -> None:
+    """Interpolate one weight in place."""
     if name in base:
-        there = weight[: len(base[name])]
-        there.copy_(there.float().lerp(base[name].to(weight.device), share))
-    elif "lora_B" in name:  # adapters are what was added to the base: less of them is nearer to it
+        shared = weight[: len(base[name])]  # rows beyond the base's are new tokens
+        shared.copy_(shared.float().lerp(base[name].to(weight.device), share))
+    elif "lora_B" in name:  # an adapter is added to the base: a smaller lora_B is nearer to it
         weight.mul_(1 - share)
 
 
 def _whole(weight: Any) -> Any:
-    """The whole of a weight that ZeRO-3 has split; what the first process writes is kept."""
+    """A context in which a weight that ZeRO-3 has split is whole; changes by the first process are kept."""
     if not hasattr(weight, "ds_id"):
         return nullcontext()
     import deepspeed

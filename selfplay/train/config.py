@@ -1,4 +1,4 @@
-"""What a training recipe may say. Reading one loads no model code."""
+"""Settings of a training recipe: data, optimisation, adapters, layout. Reading a recipe loads no model code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ScratchModel(Settings):
     """A new Llama-architecture model with a new byte-level BPE tokenizer."""
 
     vocab_size: int = Field(6144, ge=300)
-    """Tokens, special ones included."""
+    """Number of tokens, special tokens included."""
     hidden_size: int = 256
     intermediate_size: int = 768
     layers: int = 5
@@ -32,31 +32,31 @@ class ScratchModel(Settings):
 
 
 class TrainData(Settings):
-    """Which conversations are trained on."""
+    """The training data: which conversations are used, and how they are cut and held out."""
 
     datasets: tuple[str, ...]
-    """Catalogue names, paths or hub names, each `name` or `name=weight`: how often an epoch has its conversations."""
+    """Catalogue names, paths or hub names, each `name` or `name=weight`: how often an epoch has each conversation."""
     held_out: float = Field(0.05, gt=0, lt=1)
-    """Share of each dataset kept out of training, by conversation."""
+    """Share of each dataset's conversations that is held out of training."""
     max_tokens: int = Field(768, ge=16)
-    """Longer conversations are cut on the right; a cut one shows no ending."""
+    """Longer conversations are cut on the right; the model does not see the ending of a cut one."""
     strict: bool = False
     """Stop at the first bad row instead of counting and skipping it."""
     eval_conversations: int = Field(400, ge=1)
-    """Held-out conversations the loss is followed on."""
+    """Number of held-out conversations on which the loss is evaluated during training."""
 
 
 class Optimisation(Settings):
-    """How the weights move."""
+    """Optimisation: learning rate, schedule, batch sizes, precision and stopping."""
 
     epochs: float = Field(1.0, gt=0)
     max_steps: int = Field(-1, ge=-1)
-    """Stop after this many optimiser steps; -1: epochs decide."""
+    """Stop after this many optimiser steps; -1: train for `epochs`."""
     global_batch_size: int | None = Field(None, ge=1)
-    """Conversations per optimiser step over all devices; left out, a step is
-    `gradient_accumulation_steps` full batches a device."""
+    """Conversations per optimiser step over all devices; without it, a step is
+    `gradient_accumulation_steps` full batches on each device."""
     max_tokens_per_batch: int = Field(6144, ge=64)
-    """Tokens of one device's batch, padding included."""
+    """Maximum number of tokens in one device's batch, padding included."""
     gradient_accumulation_steps: int = Field(1, ge=1)
     """Batches per optimiser step and device; follows from `global_batch_size` where that is given."""
     learning_rate: float = Field(1e-3, gt=0)
@@ -64,17 +64,18 @@ class Optimisation(Settings):
     min_lr_ratio: float = Field(0.05, ge=0, le=1)
     """The cosine ends at this share of the learning rate."""
     warmup_steps: float = Field(100, ge=0)
-    """Steps; below 1 a share of all steps."""
+    """Number of warm-up steps; a value below 1 is a share of all steps."""
     weight_decay: float = Field(0.1, ge=0)
     beta2: float = Field(0.95, gt=0, lt=1)
     max_grad_norm: float = Field(1.0, ge=0)
-    """Longer gradients are cut to this norm; 0: never."""
+    """Gradients with a larger norm are clipped to it; 0: no clipping."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """bfloat16: autocast over float32 weights; with ZeRO, bfloat16 weights and a float32 copy in the optimiser."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many evaluations without a better held-out loss, and keep the best weights."""
     average_with_base: float = Field(0.0, ge=0, lt=1)
-    """The base's share in the weights that are saved: their mean with the trained ones (WiSE-FT, arXiv:2109.01903)."""
+    """Share of the base in the saved weights, which are its weighted mean with the trained ones (WiSE-FT,
+    arXiv:2109.01903)."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -87,39 +88,40 @@ class Optimisation(Settings):
 
 
 class Lora(Settings):
-    """Low-rank adapters (LoRA, arXiv:2106.09685) instead of all weights."""
+    """Low-rank adapters (LoRA, arXiv:2106.09685), which are trained instead of all weights."""
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Module names; all-linear: every linear layer but the head."""
+    """Names of the adapted modules; all-linear: every linear layer except the head."""
     load_in_4bit: bool = False
     """Keep the base in 4-bit NF4 (QLoRA, arXiv:2305.14314); needs bitsandbytes."""
 
 
 class Compute(Settings):
-    """How a step is computed. Nothing here changes what is learned, beyond rounding."""
+    """How an optimiser step is computed. These settings change speed and memory, and the result only by rounding."""
 
     packing: bool = False
-    """A batch is one row of whole conversations that cannot see each other; else rows of nearly equal length."""
+    """A batch is one row of whole conversations that cannot attend to each other; otherwise padded rows of nearly equal
+    length."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = "auto"
     """Transformers' implementations; auto: FlashAttention in bfloat16 where it is installed, else SDPA."""
     liger: bool = False
     """Liger kernels (GPU; `pip install liger-kernel`)."""
     compile: bool = False
-    """torch.compile on every layer."""
+    """Apply torch.compile to every layer."""
     gradient_checkpointing: bool = False
-    """Keep only layer inputs and compute the rest again: less memory, a third more work."""
+    """Keep only the inputs of layers and recompute the rest: less memory, a third more computation."""
 
 
 class Layout(Settings):
-    """How a model lies on devices (ZeRO, arXiv:1910.02054)."""
+    """Distribution of a model over devices (ZeRO, arXiv:1910.02054)."""
 
     zero: Literal[0, 1, 2, 3] = 0
-    """What is split over devices: 1 optimiser states, 2 gradients too, 3 weights too; 0: nothing, without DeepSpeed."""
+    """ZeRO stage. 1 splits optimiser states over devices, 2 gradients too, 3 weights too; 0 runs without DeepSpeed."""
     offload: bool = False
-    """Optimiser states, and with ZeRO-3 weights, in the host's memory."""
+    """Keep the optimiser states, and with ZeRO-3 the weights, in the host's memory."""
 
     @model_validator(mode="after")
     def _something_to_offload(self) -> Layout:
@@ -129,22 +131,22 @@ class Layout(Settings):
 
 
 class Generation(Settings):
-    """How the finished model is sampled where nothing else is said (its generation_config.json)."""
+    """Default sampling of the finished model (its generation_config.json)."""
 
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
 
 
 class TrainConfig(Settings):
-    """A training recipe."""
+    """A training recipe: everything that determines a training run."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "out": "output_dir",
         "report": "report_to",
-        "lora.load_in_4bit": "lora.load_in_4bit",
-        "optim.global_batch_size": "optim.global_batch_size",
-        "optim.max_tokens_per_batch": "optim.max_tokens_per_batch",
-        "optim.gradient_accumulation_steps": "optim.gradient_accumulation_steps",
+        "lora.four_bit": "lora.load_in_4bit",
+        "optim.batch": "optim.global_batch_size",
+        "optim.batch_tokens": "optim.max_tokens_per_batch",
+        "optim.accumulate": "optim.gradient_accumulation_steps",
     }
 
     description: Operational[str] = ""
@@ -152,8 +154,8 @@ class TrainConfig(Settings):
     role: TrainedRole
     """Whose tokens carry loss: user (UserGPT), assistant, or all (a base model)."""
     template: str | None = None
-    """Family, fastchat conversation name, or a .jinja file with generation tags. Left out: the base's own family;
-    ChatML for a base without template."""
+    """Family, fastchat conversation name, or a .jinja file with generation tags. Without it: the base's own family;
+    ChatML for a base without a template."""
     base: str | None = None
     """Model folder or hub name to start from; nano: the embedded base. Leave out with `scratch`."""
     scratch: ScratchModel | None = None
@@ -162,20 +164,20 @@ class TrainConfig(Settings):
     optim: Optimisation = Optimisation()
     compute: Compute = Compute()
     lora: Lora | None = None
-    """Train adapters; the folder then holds them, and `selfplay train merge` puts them into the base."""
+    """Train adapters; the output folder then holds the adapters, and `selfplay train merge` puts them into the base."""
     processes: int = Field(1, ge=1)
-    """One a device."""
+    """Number of training processes, one for each device."""
     zero: Literal[0, 1, 2, 3] | None = None
-    """Overrides the layout."""
+    """Overrides the ZeRO stage of the layout."""
     offload: bool | None = None
-    """Overrides the layout."""
+    """Overrides the offload of the layout."""
     layouts: Mapping[int, Layout] = {}
-    """Layout by number of processes; a number between two takes the lower one's. Without: no ZeRO."""
+    """Layout by number of processes; a number between two entries takes the lower one's layout. Empty: no ZeRO."""
     report_to: Operational[tuple[Literal["tensorboard", "wandb"], ...]] = ()
-    """Where curves are shown beside loss.png."""
+    """Trackers that get the loss curves, in addition to loss.png."""
     generation: Generation = Generation()
     output_dir: Operational[str]
-    """Folder of the finished model; checkpoints lie in its `checkpoints/` while training runs."""
+    """Folder of the finished model; its `checkpoints/` holds the checkpoints while training runs."""
     log_steps: int = Field(20, ge=1)
     eval_steps: int = Field(200, ge=1)
     save_steps: int = Field(500, ge=1)
@@ -202,14 +204,14 @@ class TrainConfig(Settings):
 
     @property
     def layout(self) -> Layout:
-        """The layout for this number of processes, overrides applied."""
+        """The layout for this number of processes, with `zero` and `offload` overriding it."""
         fitting = [count for count in self.layouts if count <= self.processes]
-        given = self.layouts[max(fitting)] if fitting else Layout()
-        zero = given.zero if self.zero is None else self.zero
-        offload = given.offload if self.offload is None else self.offload
+        layout = self.layouts[max(fitting)] if fitting else Layout()
+        zero = layout.zero if self.zero is None else self.zero
+        offload = layout.offload if self.offload is None else self.offload
         return Layout(zero=zero, offload=offload and zero > 0)
 
     @property
     def launched(self) -> bool:
-        """Whether it takes a launcher: several processes, or DeepSpeed."""
+        """Whether the run needs a launcher: it has several processes, or uses DeepSpeed."""
         return self.processes > 1 or self.layout.zero > 0

@@ -1,9 +1,11 @@
-"""Conversations to training examples, and examples to tensors.
+"""Training examples and their collation: conversations to token rows with labels, and rows to the tensors of a batch.
 
-Shapes  input_ids, labels, position_ids: (B, T) int64; labels are -100 where nothing is learned.
-        Padded: a row a conversation, filled up on the right; positions are the model's own.
-        Packed: one row (B = 1) of conversations behind one another; positions begin again with each, which is how
-        attention knows to keep them apart.
+It does not know which role is trained: the loss mask comes from the renderer.
+
+Shapes  input_ids, labels, position_ids: (B, T) int64; labels are -100 at positions without loss.
+        Padded: one row for each conversation, padded on the right; positions are the model's own.
+        Packed: one row (B = 1) of concatenated conversations; positions start again with each conversation, which is
+        how attention keeps them apart.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     import torch
 
 IGNORED = -100
+"""Label of positions without loss, the default ignore_index of torch's cross-entropy."""
 FLASH = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
-"""Where conversations begin in a packed row, as FlashAttention is told; else every layer would work it out again."""
+"""Arguments that tell FlashAttention where conversations begin in a packed row; else every layer would compute it."""
 
 
 @dataclass(slots=True)
@@ -38,25 +41,25 @@ class Examples:
     skipped: Counter[str] = field(default_factory=Counter)
     cut: int = 0
     supervised: int = 0
-    """Tokens that carry loss."""
+    """Number of tokens that carry loss."""
 
     @property
     def tokens(self) -> int:
-        """All tokens."""
+        """Number of all tokens."""
         return sum(map(len, self.input_ids))
 
     def columns(self) -> dict[str, list[Any]]:
-        """As a dataset has them."""
+        """The columns of a dataset: id, input_ids and labels."""
         return {"id": self.ids, "input_ids": self.input_ids, "labels": self.labels}
 
 
 def build_examples(
     conversations: Sequence[Conversation], renderer: ChatRenderer, max_tokens: int, family: Family | None = None
 ) -> Examples:
-    """Render, cut on the right at `max_tokens`, and turn masks into labels.
+    """Render conversations, cut them on the right at `max_tokens`, and turn loss masks into labels.
 
     Raises:
-        EmptyLossMask: the template marks nothing, or no conversation keeps a trained token.
+        EmptyLossMask: the template marks no tokens for training, or no conversation keeps a trained token.
     """
     import numpy as np
 
@@ -73,6 +76,7 @@ def build_examples(
         ids, mask = renderer.render(conversation)
         examples.cut += len(ids) > max_tokens
         ids, mask = ids[:max_tokens], mask[:max_tokens]
+        # The first token has no prediction, so a mask that covers it alone trains nothing.
         if not any(mask[1:]):
             examples.skipped["no trained token within max_tokens"] += 1
             continue
@@ -92,20 +96,21 @@ def build_examples(
 
 
 def _single(conversation: Conversation) -> bool:
-    """Whether it is one user turn, with or without an answer, and nothing before them."""
+    """Whether a conversation is one user turn, with or without an answer, and nothing before it."""
     return len(conversation.turns) <= 2 and conversation.turns[0].role == "user"
 
 
 def collate(rows: list[dict[str, Any]], pad_id: int, packed: bool = False) -> dict[str, Any]:
-    """Rows as one batch, with `ids` (whose they are) and `tokens` (how many are real) beside the tensors.
+    """Collate rows into one batch: the tensors, the conversation `ids`, and `tokens`, the number without padding.
 
-    Padding is on the right: under causal attention no real token sees it, so there is no attention mask.
+    There is no attention mask: padding is on the right, and under causal attention no real token attends to it.
     """
     batch = _packed(rows) if packed else _padded(rows, pad_id)
     return {**batch, "ids": [row["id"] for row in rows], "tokens": sum(len(row["input_ids"]) for row in rows)}
 
 
 def _padded(rows: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
+    """One row for each conversation, padded on the right."""
     import torch
 
     width = -(-max(len(row["input_ids"]) for row in rows) // ROUND) * ROUND
@@ -118,13 +123,13 @@ def _padded(rows: list[dict[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
 
 
 def _packed(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first token of each conversation is never predicted, least of all from the conversation before it."""
+    """One row of concatenated conversations."""
     import torch
 
     columns: dict[str, list[torch.Tensor]] = {"input_ids": [], "labels": [], "position_ids": []}
     for row in rows:
         labels = torch.as_tensor(row["labels"]).long()
-        labels[0] = IGNORED
+        labels[0] = IGNORED  # it would be predicted from the last token of the conversation before
         columns["input_ids"].append(torch.as_tensor(row["input_ids"]).long())
         columns["labels"].append(labels)
         columns["position_ids"].append(torch.arange(len(labels)))

@@ -1,4 +1,4 @@
-"""Adapters put into their base: a folder that serves without PEFT."""
+"""Merging of adapters into their base (`selfplay train merge`): it writes a model folder that serves without PEFT."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from selfplay.train.saving import move_in
 
 
 def merge(adapter: Path, out: Path) -> None:
-    """Write the base with the adapters of a folder added to its weights.
+    """Add the adapters of a folder to the weights of their base, and write the model folder.
 
     Raises:
         ModelError: the folder holds no adapters, or their base cannot be loaded.
         ConfigError: the output folder already holds a model.
     """
-    told = adapter / "adapter_config.json"
-    if not told.exists():
+    adapter_config = adapter / "adapter_config.json"
+    if not adapter_config.exists():
         raise ModelError(f"{adapter}: no adapters (adapter_config.json is missing); name a folder trained with --lora")
     if any((out / name).exists() for name in ("config.json", "adapter_config.json")):
         raise ConfigError(f"{out} already holds a model; choose another --out or remove it first")
@@ -31,7 +31,9 @@ def merge(adapter: Path, out: Path) -> None:
     from selfplay.train.model import load_base
 
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    model = load_base(str(json.loads(told.read_text(encoding="utf-8"))["base_model_name_or_path"]), dtype=torch.float32)
+    base = str(json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    model = load_base(base, dtype=torch.float32)  # added in float32 and rounded to bfloat16 once, after the merge
+    # The adapters bring the rows of new tokens, so how the rows start does not matter.
     if len(tokenizer) > int(model.config.vocab_size):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().to(torch.bfloat16)
@@ -47,10 +49,11 @@ def merge(adapter: Path, out: Path) -> None:
 
 
 def _write_records(adapter: Path, out: Path) -> None:
-    told = adapter / "training.json"
-    if told.exists():
-        shutil.copy(told, out / told.name)
-        record = json.loads(told.read_text(encoding="utf-8"))
+    """Copy the training record and the loss curve, and write a model card of the merged model."""
+    source = adapter / "training.json"
+    if source.exists():
+        shutil.copy(source, out / source.name)
+        record = json.loads(source.read_text(encoding="utf-8"))
         (out / "README.md").write_text(model_card(record, merged=True), encoding="utf-8")
     if (adapter / "loss.png").exists():
         shutil.copy(adapter / "loss.png", out / "loss.png")

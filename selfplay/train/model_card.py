@@ -1,4 +1,4 @@
-"""The model card of a trained folder: what it is, what it was made from, how to use it."""
+"""Model card (README.md) of a trained model folder, rendered from its training record; it reads no other file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import yaml
 
 
 def model_card(record: dict[str, Any], merged: bool = False) -> str:
-    """Markdown from what `training.json` holds; `merged`: the adapters it tells of are in the weights."""
+    """Render the model card as Markdown.
+
+    Args:
+        record: the content of `training.json`.
+        merged: the adapters of the record have been merged into the weights.
+    """
     recipe = record["recipe"]
     side = record["side"]
     front: dict[str, Any] = {"library_name": "peft" if recipe["lora"] and not merged else "transformers"}
@@ -26,6 +31,7 @@ def model_card(record: dict[str, Any], merged: bool = False) -> str:
         "held-out loss": f"{record['eval_loss']:.4f} nats per supervised token",
         "learning rate": f"{recipe['optim']['learning_rate']:g}, {recipe['optim']['schedule']}",
     }
+    # get: records of earlier versions lack this setting.
     share = recipe["optim"].get("average_with_base")
     if share:
         rows["averaged"] = f"{share:g} of the weights are the base's ([WiSE-FT](https://arxiv.org/abs/2109.01903))"
@@ -43,12 +49,14 @@ def model_card(record: dict[str, Any], merged: bool = False) -> str:
 
 
 def _identity(parent: dict[str, Any]) -> str:
+    """The content hash or hub revision of a parent model."""
     if "content_hash" in parent:
         return f" (content hash `{parent['content_hash']}`)"
     return f" (revision `{parent['revision']}`)" if parent.get("revision") else ""
 
 
 def _lineage(record: dict[str, Any]) -> str:
+    """The parent models as a numbered list, the nearest first."""
     parents = record["lineage"]
     if not parents:
         return "Trained from random weights."

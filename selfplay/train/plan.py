@@ -1,4 +1,4 @@
-"""What a run would take, before any weight is loaded: parameters, steps, memory of a device.
+"""Estimate of a training run without weights (dry run): parameters, optimiser steps, and memory of one device.
 
 Memory, in bytes of P parameters, T of them trained, N processes (ZeRO, arXiv:1910.02054, table 1):
 
@@ -6,11 +6,11 @@ Memory, in bytes of P parameters, T of them trained, N processes (ZeRO, arXiv:19
     gradients    as wide as the weights they belong to
     optimiser    8 T (two float32 moments); 12 T with a float32 copy of bfloat16 weights
     split        optimiser by N from stage 1, gradients from 2, weights from 3; offload moves them to the host
-    activations  what one batch leaves for the backward pass; see `_activations`
-    logits       of supervised positions, at most `selfplay.train.loss.CHUNK` at once, with their log-probabilities and
-                 the gradients of both
+    activations  what one batch keeps for the backward pass; see `_activations`
+    logits       of supervised positions, at most `selfplay.train.methods.loss.CHUNK` at once, with their
+                 log-probabilities and the gradients of both
 
-On a CPU host and device are one memory, so offload only adds to it; and its heap has holes (`HEAP`).
+Trap: on a CPU the host and the device share one memory, so offload only adds to it; and its heap has holes (`HEAP`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from selfplay.train.roles import TrainedSide
 from selfplay.train.run import CHECKPOINTS, with_base_folder
 
 HEAP = 0.3
-"""What lies unused between the blocks of a CPU's heap, as a share of those that come and go with a batch; measured by
+"""Unused memory in a CPU's fragmented heap, as a share of the blocks that are allocated for each batch; measured by
 `bench/speed/memory.py`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one process at its largest, libraries left out. `host` is what lies in the host's memory."""
+    """Peak memory of one process in bytes, without libraries. `host` is the part in the host's memory."""
 
     weights: int
     gradients: int
@@ -51,13 +51,13 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of the device's."""
+        """All bytes on the device."""
         return self.weights + self.gradients + self.optimiser + self.activations + self.logits + self.buffers
 
 
 @dataclass(frozen=True, slots=True)
 class TrainEstimate:
-    """A run in figures."""
+    """The figures of a planned run."""
 
     parameters: int
     trained: int
@@ -69,31 +69,37 @@ class TrainEstimate:
     memory: Memory
 
 
-def estimate_training(gathered: TrainInputs) -> TrainEstimate:
-    """Figures of a run; loads no weights."""
-    config = gathered.config
-    parameters, trained = gathered.parameters, gathered.trained
-    lengths = [len(row) for row in gathered.train.input_ids]
+def estimate_training(inputs: TrainInputs) -> TrainEstimate:
+    """Estimate the figures of a run without loading weights."""
+    config = inputs.config
+    parameters, trained = inputs.parameters, inputs.trained
+    lengths = [len(row) for row in inputs.train.input_ids]
     batches, steps = plan_batches(config, lengths)
     accumulate = batches.accumulate * config.optim.gradient_accumulation_steps
     tokens = min(config.optim.max_tokens_per_batch, sum(lengths))
-    supervised = round(tokens * gathered.train.supervised / gathered.train.tokens)
-    memory = estimate_memory(config, gathered.shape, parameters, trained, tokens, supervised)
-    return TrainEstimate(
-        parameters, trained, gathered.train.tokens, gathered.train.supervised, steps, accumulate, memory
-    )
+    supervised = round(tokens * inputs.train.supervised / inputs.train.tokens)
+    memory = estimate_memory(config, inputs.shape, parameters, trained, tokens, supervised)
+    return TrainEstimate(parameters, trained, inputs.train.tokens, inputs.train.supervised, steps, accumulate, memory)
 
 
 def estimate_memory(
     config: TrainConfig, shape: Any, parameters: int, trained: int, tokens: int, supervised: int
 ) -> Memory:
-    """Memory of one process for a batch of so many tokens, of which so many carry loss."""
+    """Estimate the memory of one process.
+
+    Args:
+        shape: the architecture's configuration.
+        parameters: number of all parameters.
+        trained: number of trained parameters.
+        tokens: tokens of a batch.
+        supervised: those of them that carry loss.
+    """
     layout, split = config.layout, config.processes
     wide = 2 if weights_dtype(config) == torch.bfloat16 else 4
     mixed = wide == 2 and layout.zero > 0
     frozen = parameters - trained
-    held = frozen * (0.56 if config.lora is not None and config.lora.load_in_4bit else wide) + trained * wide
-    weights = held / (split if layout.zero == 3 else 1)
+    stored = frozen * (0.56 if config.lora is not None and config.lora.load_in_4bit else wide) + trained * wide
+    weights = stored / (split if layout.zero == 3 else 1)
     gradients = trained * wide / (split if layout.zero >= 2 else 1)
     if layout.zero:  # DeepSpeed steps on float32 copies of its share
         gradients += trained * (4 if mixed or layout.zero < 3 else 0) / split
@@ -103,9 +109,9 @@ def estimate_memory(
         buffers += min(LIVE, parameters) * wide
     host = 0.0
     if layout.offload:
-        host = optimiser + trained * (wide + 4) / split  # with the copies that go to and fro
+        host = optimiser + trained * (wide + 4) / split  # with the copies in transfer
         if layout.zero == 3:
-            host, weights = host + weights, 2 * held / int(shape.num_hidden_layers)
+            host, weights = host + weights, 2 * stored / int(shape.num_hidden_layers)
         optimiser = 0.0
         if not torch.cuda.is_available():
             buffers, host = buffers + host, 0.0
@@ -117,12 +123,12 @@ def estimate_memory(
 
 
 def _activations(config: TrainConfig, shape: Any, tokens: int) -> int:
-    """What the layers of a Llama-like model keep of a batch for the backward pass.
+    """Bytes that the layers of a Llama-like model keep of a batch for the backward pass.
 
     A layer keeps, per token: of both norms the input, the normalised input and the output (under autocast one output
     for each linear layer that casts it); queries, keys, values and attention's result twice; of the gated MLP the gate,
-    its activation, the other half and their product. Norms compute in float32. With checkpointing every layer keeps
-    its input alone, and one at a time all of it.
+    its activation, the other half and their product. Norms compute in float32. With gradient checkpointing every
+    layer keeps only its input, and one layer at a time keeps all of it.
     """
     hidden, inner, layers = int(shape.hidden_size), int(shape.intermediate_size), int(shape.num_hidden_layers)
     heads = int(shape.num_attention_heads)
@@ -142,7 +148,7 @@ def _activations(config: TrainConfig, shape: Any, tokens: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TrainDryRun:
-    """What a run would do. `line` is empty for one that needs no launcher, `deepspeed` None without it."""
+    """The result of a dry run. `line` is empty where no launcher is needed; `deepspeed` is None without DeepSpeed."""
 
     config: TrainConfig
     estimate: TrainEstimate
@@ -151,7 +157,7 @@ class TrainDryRun:
 
 
 def dry_run(config: TrainConfig, side: TrainedSide, say: Callable[[str], None] = print) -> TrainDryRun:
-    """What training would take; loads the data and no weights.
+    """Estimate a training run; this loads the data and no weights.
 
     Raises:
         SelfplayError: see `train`.

@@ -1,6 +1,7 @@
-"""Everything that comes before a model: data, tokenizer, template, token rows. Wrong input ends here, in seconds.
+"""Preparation of training data: mixture, tokenizer, template and token rows, before any model is loaded.
 
-`prepare_inputs` looks and decides; `write_prepared` puts what every process of the run reads into `checkpoints/`:
+It loads no weights, so that wrong input fails here, in seconds. `prepare_inputs` loads and checks; `write_prepared`
+writes what every process of the run reads into `checkpoints/`:
 
     prepared.json   recipe, data fingerprint, counts
     tokenizer/      with the trained role's template
@@ -28,32 +29,32 @@ from selfplay.train.tokenizer import TrainTokenizer, start_tokenizer
 
 _PREPARED = "prepared.json"
 _ROWS = 1000
-"""Written at once."""
+"""Number of rows that are written at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainInputs:
-    """A run's data as token rows, and where it starts from."""
+    """The checked inputs of a run: its data as token rows, its tokenizer and its architecture."""
 
     config: TrainConfig
     side: TrainedSide
     start: TrainTokenizer
     shape: Any
-    """The architecture's settings."""
+    """The architecture's configuration."""
     train: Examples
     held_out: Examples
     conversations: int
     fingerprint: str
     limit: int
-    """Tokens a conversation is cut at."""
+    """Number of tokens at which a conversation is cut."""
     parameters: int
     trained: int
-    """Parameters that are trained."""
+    """Number of trained parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedTraining:
-    """What a process of the run reads."""
+    """The prepared inputs as a training process reads them from disk."""
 
     config: TrainConfig
     side: TrainedSide
@@ -65,10 +66,10 @@ class PreparedTraining:
 
 
 def prepare_inputs(config: TrainConfig, side: TrainedSide, say: Callable[[str], None]) -> TrainInputs:
-    """Load, check and tokenise.
+    """Load, check and tokenise the data of a recipe.
 
     Raises:
-        DataError, ModelError, EmptyLossMask: what cannot be trained.
+        DataError, ModelError, EmptyLossMask: the data, the base or the template cannot be trained with.
     """
     data = config.data
     mixture = load_mixture(data.datasets, held_out=data.held_out, seed=config.optim.seed, strict=data.strict)
@@ -104,28 +105,28 @@ def prepare_inputs(config: TrainConfig, side: TrainedSide, say: Callable[[str], 
     )
 
 
-def write_prepared(gathered: TrainInputs, folder: Path) -> None:
-    """Leave what the processes of the run read."""
+def write_prepared(inputs: TrainInputs, folder: Path) -> None:
+    """Write the inputs that the processes of the run read."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, examples in (("train", gathered.train), ("held_out", gathered.held_out)):
+    for name, examples in (("train", inputs.train), ("held_out", inputs.held_out)):
         _write_rows(examples, folder / f"{name}.arrow")
-    gathered.start.tokenizer.save_pretrained(folder / "tokenizer")
+    inputs.start.tokenizer.save_pretrained(folder / "tokenizer")
     facts = {
-        "recipe": gathered.config.model_dump(mode="json"),
-        "side": asdict(gathered.side),
-        "data_fingerprint": gathered.fingerprint,
-        "conversations": gathered.conversations,
-        "supervised": gathered.train.supervised,
-        "template": gathered.start.family.name if gathered.start.family else gathered.config.template,
-        "new_tokens": gathered.start.new_tokens,
-        "limit": gathered.limit,
-        "revision": getattr(gathered.shape, "_commit_hash", None),
+        "recipe": inputs.config.model_dump(mode="json"),
+        "side": asdict(inputs.side),
+        "data_fingerprint": inputs.fingerprint,
+        "conversations": inputs.conversations,
+        "supervised": inputs.train.supervised,
+        "template": inputs.start.family.name if inputs.start.family else inputs.config.template,
+        "new_tokens": inputs.start.new_tokens,
+        "limit": inputs.limit,
+        "revision": getattr(inputs.shape, "_commit_hash", None),
     }
     (folder / _PREPARED).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def read_prepared(folder: Path) -> PreparedTraining:
-    """What `write_prepared` left."""
+    """Read the inputs that `write_prepared` wrote."""
     from datasets import Dataset
     from transformers import AutoTokenizer
 
@@ -141,7 +142,7 @@ def read_prepared(folder: Path) -> PreparedTraining:
 
 
 def _write_rows(examples: Examples, file: Path) -> None:
-    """Token rows as an Arrow file, some at a time: one column of all would be too long for its 32-bit offsets."""
+    """Write token rows as an Arrow file, in parts: a column of all rows would be too long for its 32-bit offsets."""
     from datasets import Features, List, Value
     from datasets.arrow_writer import ArrowWriter
 
@@ -155,10 +156,10 @@ def _write_rows(examples: Examples, file: Path) -> None:
 
 
 def _refuse_new_tokens(config: TrainConfig, start: TrainTokenizer) -> None:
-    """PEFT gathers rows of new tokens under ZeRO-3 on GPUs only.
+    """Refuse adapters with new tokens under ZeRO-3 on a CPU: PEFT gathers the rows of new tokens on GPUs only.
 
     Raises:
-        ConfigError: that is asked for without one.
+        ConfigError: the recipe asks for it and there is no GPU.
     """
     if config.lora is None or config.layout.zero < 3 or not start.new_tokens:
         return
@@ -170,9 +171,10 @@ def _refuse_new_tokens(config: TrainConfig, start: TrainTokenizer) -> None:
 
 
 def fingerprint(conversations: list[Conversation]) -> str:
-    """A hash of ids and texts in order: the same data gives the same value."""
+    """Hash the ids and texts of conversations in order: the same data gives the same value."""
     digest = blake2b(digest_size=16)
     for conversation in conversations:
+        # complete and context count too: they change which tokens carry loss.
         learned = (conversation.id, conversation.complete, conversation.context)
         digest.update("\x1d".join(map(str, learned)).encode())
         for turn in conversation.turns:
@@ -181,10 +183,14 @@ def fingerprint(conversations: list[Conversation]) -> str:
 
 
 def _stride(held_out: list[Conversation], config: TrainConfig) -> int:
-    """Take every n-th held-out conversation, so that each dataset is in the followed loss."""
+    """The step between evaluated held-out conversations.
+
+    Taking every n-th one, instead of the first ones, keeps each dataset in the evaluated loss.
+    """
     return max(1, len(held_out) // config.data.eval_conversations)
 
 
 def _report(loaded: LoadResult, say: Callable[[str], None]) -> None:
+    """Report the rows that were skipped, by reason."""
     for reason, count in loaded.refused.counts.most_common():
         say(f"skipped {count} rows: {reason} (first: {loaded.refused.examples[reason]})")

@@ -1,4 +1,4 @@
-"""The record of a training run, `training.json`: what a model folder says of its making."""
+"""Training record (training.json) of a model folder: recipe, data, lineage, steps and losses. This module reads it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ RECORD = "training.json"
 
 
 class TrainedOn(NamedTuple):
-    """The data of a training recipe: dataset names as given, and the share that was held out."""
+    """The data of a training recipe: the dataset names as in the recipe, and the share that was held out."""
 
     datasets: list[str]
     held_out: float
 
 
 def read_training_record(folder: Path) -> dict[str, Any]:
-    """Recipe, data, lineage, steps and losses of a model folder.
+    """Read the recipe, data, lineage, steps and losses of a model folder.
 
     Raises:
         ModelError: there is no record, or it cannot be read.
@@ -32,7 +32,7 @@ def read_training_record(folder: Path) -> dict[str, Any]:
 
 
 def trained_on(folder: Path) -> TrainedOn | None:
-    """What a model was trained on; None where its folder does not say."""
+    """Return what a model was trained on, or None where its folder has no such record."""
     try:
         data = read_training_record(folder)["recipe"]["data"]
         return TrainedOn([str(name) for name in data["datasets"]], float(data["held_out"]))

@@ -1,8 +1,8 @@
-"""Trained roles: what differs between training a user simulator, an assistant, and a base for both.
+"""Trained sides: the differences between training a user simulator, an assistant, and a base for both.
 
 The trainer takes a `TrainedSide` and knows neither side itself: `simulator.train` and `assistant.train` describe
-theirs, and the base that both start from is here. What differs is whose tokens carry loss, what of a conversation the
-side can see, and whether it learns to end one.
+theirs, and the base that both start from is described here. The differences are whose tokens carry loss, which turns of
+a conversation the side can see, and whether it learns to end one.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from selfplay.train.config import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class TrainedSide:
-    """A side as the trainer needs it; plain values, so that it travels to launched processes as JSON."""
+    """Description of a side for the trainer; it holds plain values, so that launched processes can read it as JSON."""
 
     name: str
-    """As in `selfplay train NAME`."""
+    """The name in `selfplay train NAME`."""
     role: TrainedRole
     """Whose tokens carry loss."""
     sees_system_prompt: bool
     ends_conversations: bool
-    """Whether it learns `<|endconversation|>`, and stops at it."""
+    """Whether the side learns `<|endconversation|>`, and stops at it."""
     opens: str
     """Whose turn the generation prompt of the saved chat template opens."""
     tag: str
-    """Of the model card."""
+    """Tag in the model card."""
     summary: str
-    """One sentence of the model card."""
+    """Sentence in the model card."""
 
     def view(self, conversation: Conversation) -> Conversation:
-        """The conversation as this side knows it."""
+        """Return the conversation as this side sees it."""
         return conversation if self.sees_system_prompt else hide_system_prompt(conversation)
 
 
@@ -54,7 +54,7 @@ BASE = TrainedSide(
 def load_training_recipe(
     side: TrainedSide, recipe: str, overrides: Mapping[str, Any], assigned: Mapping[str, Any] | None = None
 ) -> TrainConfig:
-    """A training recipe with overrides, checked to train the side that was asked for.
+    """Load a training recipe with overrides, and check that it trains the given side.
 
     Args:
         overrides: `lora: True` turns adapters on where the recipe has none.
@@ -62,11 +62,11 @@ def load_training_recipe(
     Raises:
         ConfigError: the recipe trains another role.
     """
-    given = dict(overrides)
-    lora = given.pop("lora", None)
-    config = load_recipe(recipe, TrainConfig, given, assigned)
+    settings = dict(overrides)
+    lora = settings.pop("lora", None)
+    config = load_recipe(recipe, TrainConfig, settings, assigned)
     if lora and config.lora is None:
-        config = load_recipe(recipe, TrainConfig, {**given, "lora": {}}, assigned)
+        config = load_recipe(recipe, TrainConfig, {**settings, "lora": {}}, assigned)
     if config.role != side.role:
         raise ConfigError(f"recipe {recipe!r} trains role {config.role!r}; `train {side.name}` needs role: {side.role}")
     return config

@@ -1,4 +1,7 @@
-"""One training run from recipe to model folder: prepared here, trained in this process or in launched ones."""
+"""Training run from recipe to model folder: it prepares the inputs, then trains in this process or in launched ones.
+
+It knows no side and no training method. It owns the output folder: the lock, the check on resuming, the checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ _OWNER = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Where the model lies and how it did on held-out conversations (nats per supervised token)."""
+    """The finished model's folder and its held-out loss (nats per supervised token)."""
 
     out: Path
     steps: int
@@ -40,9 +43,9 @@ def train(
     """Train one side and save the model folder.
 
     Raises:
-        ConfigError: the output folder already holds a model, or what was started there is something else.
-        ModelError, DataError, EmptyLossMask: found before any model is loaded.
-        SelfplayError: training broke: a loss that is no number, or no memory left.
+        ConfigError: the output folder already holds a model, or an unfinished run with other settings.
+        ModelError, DataError, EmptyLossMask: the inputs are unusable; raised before any model is loaded.
+        SelfplayError: training failed: the loss is not finite, or memory ran out.
     """
     config = with_base_folder(config)
     out = Path(config.output_dir)
@@ -59,13 +62,14 @@ def train(
 
 
 def _train(config: TrainConfig, side: TrainedSide, folder: Path, resume: bool, say: Callable[[str], None]) -> None:
-    gathered = prepare_inputs(config, side, say)
-    known = {**_identity(config), "data fingerprint": gathered.fingerprint}
-    checkpoint = _find_checkpoint(folder, known) if resume else None
-    write_prepared(gathered, folder)
+    """Prepare the inputs, record what the run is, and train."""
+    inputs = prepare_inputs(config, side, say)
+    owner = {**_identity(config), "data fingerprint": inputs.fingerprint}
+    checkpoint = _find_checkpoint(folder, owner) if resume else None
+    write_prepared(inputs, folder)
     with replacing(folder / _OWNER) as partial:
-        partial.write_text(json.dumps(known), encoding="utf-8")
-    del gathered
+        partial.write_text(json.dumps(owner), encoding="utf-8")
+    del inputs  # the processes read the rows from disk; this copy would fill memory while they train
     if config.launched or several_gpus():
         from selfplay.train.launch.launch import launch
 
@@ -78,10 +82,10 @@ def _train(config: TrainConfig, side: TrainedSide, folder: Path, resume: bool, s
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the output folder; the hold ends with the process, however it ends.
+    """Lock the output folder; the lock ends with the process, however the process ends.
 
     Raises:
-        ConfigError: another process trains into it.
+        ConfigError: another process is training into the folder.
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,23 +96,24 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if new and not (folder / _OWNER).exists():  # refused before anything was begun
+            if new and not (folder / _OWNER).exists():  # refused before the run began, so nothing is worth keeping
                 shutil.rmtree(folder)
                 with suppress(OSError):
                     folder.parent.rmdir()
 
 
 def is_begun(out: Path) -> bool:
-    """Whether an interrupted run can be resumed in a folder."""
+    """Whether a folder holds an interrupted run that can be resumed."""
     return (out / CHECKPOINTS / _OWNER).exists()
 
 
 def _finished(out: Path) -> bool:
+    """Whether a folder holds a whole model: the configuration is the last file that `move_in` moves."""
     return any((out / name).exists() for name in ("config.json", "adapter_config.json"))
 
 
 def _check_owner(folder: Path, config: TrainConfig, resume: bool) -> None:
-    """Refuse to start over an unfinished run, or to resume none, or one of another recipe.
+    """Refuse to start over an unfinished run, to resume where there is none, or to resume one of another recipe.
 
     Raises:
         ConfigError: the differing settings are listed.
@@ -121,12 +126,13 @@ def _check_owner(folder: Path, config: TrainConfig, resume: bool) -> None:
     if not note.exists():
         raise ConfigError(f"{folder} holds no checkpoint; start without --resume")
     stored = json.loads(note.read_text(encoding="utf-8"))
+    # The data is not loaded yet, so its stored fingerprint is taken over here; `_find_checkpoint` compares it later.
     fingerprint = {"data fingerprint": stored.get("data fingerprint")}
     _refuse_changes(folder, stored, {**_identity(config), **fingerprint})
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
-    """What may not change on resuming; a base is known by its content, wherever it lies."""
+    """The settings that may not change on resuming; a base is identified by its content, not by its path."""
     settings = identity(config)
     if config.base is not None and Path(config.base).is_dir():
         settings["base"] = content_hash(Path(config.base))
@@ -134,17 +140,20 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def _find_checkpoint(folder: Path, asked: dict[str, Any]) -> str | None:
-    """The newest whole checkpoint, None before the first one; the state is what is written last.
+    """Return the newest whole checkpoint, or None before the first one.
+
+    A checkpoint is whole where its trainer state can be read: that file is written last.
 
     Raises:
-        ConfigError: the data is no longer what it was.
+        ConfigError: the settings or the data have changed.
     """
     _refuse_changes(folder, json.loads((folder / _OWNER).read_text(encoding="utf-8")), asked)
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    return next((str(path) for path in found if _readable(path / "trainer_state.json")), None)
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    return next((str(path) for path in checkpoints if _readable(path / "trainer_state.json")), None)
 
 
 def _readable(file: Path) -> bool:
+    """Whether a file holds non-empty JSON."""
     try:
         return bool(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -152,6 +161,8 @@ def _readable(file: Path) -> bool:
 
 
 def _refuse_changes(folder: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Raise a ConfigError that lists the settings that differ."""
+    # The same data under other paths is no change.
     same_data = stored.get("data fingerprint") == asked.get("data fingerprint")
     changed = differences(stored, asked, ("data.datasets",) if same_data else ())
     if changed:
@@ -159,7 +170,7 @@ def _refuse_changes(folder: Path, stored: dict[str, Any], asked: dict[str, Any])
 
 
 def with_base_folder(config: TrainConfig) -> TrainConfig:
-    """The recipe with the folder of its base in place of a name; what is no folder is left as a name on the hub."""
+    """Return the recipe with the base's name resolved to a folder; other names are left for the hub."""
     name = config.base
     if name is None or (name != EMBEDDED and not Path(name).expanduser().exists()):
         return config

@@ -1,8 +1,11 @@
-"""What a run leaves: a model folder that Transformers, vLLM and PEFT load as it is.
+"""Saving of the trained model: a folder that Transformers, vLLM and PEFT load without changes.
 
-safetensors (bfloat16), or adapters; tokenizer with the role's chat template; a generation config that stops at the
-role's end tokens; `training.json` (recipe, data, lineage, losses), `deepspeed.json` where there was one, `loss.png`,
-README.md.
+The folder holds safetensors (bfloat16) or adapters; the tokenizer with the role's chat template; a generation config
+that stops at the role's end tokens; `training.json` (recipe, data, lineage, losses), `deepspeed.json` where DeepSpeed
+was used, `loss.png` and README.md.
+
+Trap: the order of the files matters. The configuration is moved last, because a folder with a configuration counts as a
+finished model.
 """
 
 from __future__ import annotations
@@ -22,22 +25,24 @@ from selfplay.train.record import RECORD, read_training_record
 
 
 def save_model(prepared: PreparedTraining, trainer: Any, eval_loss: float, folder: Path) -> None:
-    """Write the model folder; every process calls this, the first one writes.
+    """Write the model folder. Every process has to call this; only the first one writes.
 
-    The files are written beside the checkpoints and then moved.
+    The files are written beside the checkpoints and then moved, so that a crash while writing leaves
+    nothing in the output folder.
     """
     import torch
 
     config, tokenizer = prepared.config, prepared.tokenizer
     wrapped = trainer.model_wrapped if trainer.is_deepspeed_enabled else trainer.model
-    weights = trainer.accelerator.get_state_dict(wrapped)  # ZeRO-3: gathered from all processes
+    # Before the return below: ZeRO-3 gathers the weights from all processes.
+    weights = trainer.accelerator.get_state_dict(wrapped)
     if not trainer.accelerator.is_main_process:
         return
     model = trainer.accelerator.unwrap_model(trainer.model)
     weights = {name: tensor.detach().to("cpu", torch.bfloat16) for name, tensor in weights.items()}
     written = folder / "model"
     written.mkdir(exist_ok=True)
-    model.config.use_cache = True  # off while training
+    model.config.use_cache = True  # training switches it off
     model.generation_config = _stopping_at(ChatRenderer(tokenizer), prepared, tokenizer)
     if config.lora is None:
         _save_whole(model, weights, written)
@@ -50,21 +55,23 @@ def save_model(prepared: PreparedTraining, trainer: Any, eval_loss: float, folde
 
 
 def move_in(written: Path, out: Path) -> None:
-    """Move a model's files into its folder, the configuration last: a folder with one is whole."""
+    """Move a model's files into its folder, the configuration last: a folder with a configuration counts as whole."""
     for file in sorted(written.iterdir(), key=lambda path: path.name in ("config.json", "adapter_config.json")):
         file.replace(out / file.name)
 
 
 def _save_whole(model: Any, weights: dict[str, Any], out: Path) -> None:
-    """Full weights. An embedding that is also the head is written once, as Transformers expects it."""
+    """Save all weights. An embedding that is also the head is written once, as Transformers expects it."""
     if model.config.tie_word_embeddings:
         weights = {name: tensor for name, tensor in weights.items() if name not in (model._tied_weights_keys or ())}
     model.save_pretrained(out, state_dict=weights)
-    model.config.dtype = "bfloat16"  # saving the model puts in the type it trained in
+    # save_pretrained writes the type that the model trained in, so the configuration is corrected and saved again.
+    model.config.dtype = "bfloat16"
     model.config.save_pretrained(out)
 
 
 def _stopping_at(renderer: ChatRenderer, prepared: PreparedTraining, tokenizer: Any) -> Any:
+    """The generation config: the end tokens of the role, and its default sampling."""
     from transformers import GenerationConfig
 
     config = prepared.config
@@ -77,6 +84,7 @@ def _stopping_at(renderer: ChatRenderer, prepared: PreparedTraining, tokenizer: 
 
 
 def _write_records(prepared: PreparedTraining, trainer: Any, eval_loss: float, out: Path) -> None:
+    """Write the training record, the DeepSpeed configuration, the model card and the loss curve."""
     config = prepared.config
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     record = {
@@ -100,7 +108,10 @@ def _write_records(prepared: PreparedTraining, trainer: Any, eval_loss: float, o
 
 
 def lineage(config: TrainConfig, revision: str | None) -> list[dict[str, Any]]:
-    """The models this one comes from, the nearest first: folders by content, names on the hub by revision."""
+    """List the models that this one was trained from, the nearest first.
+
+    Folders are identified by their content hash, models on the hub by their revision.
+    """
     if config.base is None:
         return []
     folder = Path(config.base)
@@ -115,10 +126,10 @@ def lineage(config: TrainConfig, revision: str | None) -> list[dict[str, Any]]:
 
 
 def plot_losses(history: list[dict[str, float]], path: Path) -> None:
-    """Training and held-out loss over steps, as a picture."""
+    """Plot the training and held-out loss over optimiser steps."""
     import matplotlib
 
-    matplotlib.use("Agg")
+    matplotlib.use("Agg")  # before pyplot is imported: there may be no display
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""A small model from nothing: a byte-level BPE tokenizer over the training texts and a random Llama."""
+"""Model from scratch: a byte-level BPE tokenizer trained on the training texts, and a small random Llama."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ PAD = "<|pad|>"
 
 
 def train_tokenizer(texts: Iterable[str], model: ScratchModel, family: Family) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with the family's special tokens first; any byte sequence can be encoded and decoded."""
+    """Train a byte-level BPE tokenizer with the template family's special tokens first.
+
+    Any byte sequence can be encoded and decoded, because the alphabet holds all 256 bytes from the start.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -40,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], model: ScratchModel, family: Family) -
 
 
 def scratch_shape(model: ScratchModel, vocabulary: int, **tokens: int | None) -> LlamaConfig:
-    """The settings of a Llama with tied embeddings; `tokens` are ids of its special ones."""
+    """Build the configuration of a Llama with tied embeddings; `tokens` are the ids of its special tokens."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -57,7 +60,7 @@ def scratch_shape(model: ScratchModel, vocabulary: int, **tokens: int | None) ->
 
 
 def random_model(model: ScratchModel, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A Llama in float32, initialised from `seed`."""
+    """Create a Llama in float32 with random weights from `seed`."""
     import torch
     from transformers import LlamaForCausalLM
 

@@ -1,4 +1,7 @@
-"""The tokenizer and the template a run starts from, proved fit for training before any model is loaded."""
+"""Tokenizer and chat template of a training run, checked before any model is loaded.
+
+It knows no architecture; rows for new tokens are added to the model in `selfplay.train.model`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from selfplay.train.roles import TrainedSide
 
 @dataclass(frozen=True, slots=True)
 class TrainTokenizer:
-    """What comes before the model.
+    """A tokenizer that is ready for training, with its chat template.
 
     Attributes:
-        renderer: tokenizer and template of the trained role.
-        family: None for a template file.
-        new_tokens: ids that the base has never seen.
+        renderer: renders conversations with the template of the trained role.
+        family: the template family; None for a template file.
+        new_tokens: token ids that are new to the base.
     """
 
     tokenizer: Any
@@ -32,10 +35,10 @@ class TrainTokenizer:
 
 
 def start_tokenizer(config: TrainConfig, side: TrainedSide, conversations: Sequence[Conversation]) -> TrainTokenizer:
-    """Tokenizer and template of a recipe.
+    """Load or train the tokenizer of a recipe, and choose and check its template.
 
     Raises:
-        ModelError: no usable tokenizer, one that lacks tokens of the template, or a template that cannot be trained.
+        ModelError: there is no usable tokenizer, it lacks tokens of the template, or the template cannot be trained.
     """
     if config.scratch is not None:
         from selfplay.train.scratch import train_tokenizer
@@ -50,10 +53,10 @@ def start_tokenizer(config: TrainConfig, side: TrainedSide, conversations: Seque
 
 
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a folder or of the hub.
+    """Load the tokenizer of a folder or of the hub; code that comes with it is never run.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is no readable tokenizer.
     """
     from transformers import AutoTokenizer
 
@@ -64,21 +67,22 @@ def load_tokenizer(name: str) -> Any:
 
 
 def recognise(tokenizer: Any) -> Family:
-    """The family whose text the tokenizer's own template gives; ChatML where it has none.
+    """Return the family whose template renders the same text as the tokenizer's own; ChatML where it has no template.
 
     Raises:
-        ModelError: it has one that is no family's.
+        ModelError: its template belongs to no family.
     """
     own = tokenizer.chat_template
     if own is None:
         return family("chatml")
-    for known in FAMILIES.values():
-        if any(own == known.template(role) for role in (None, "user", "assistant", "all")):
-            return known
-    found = _texts(tokenizer, own, single_turn=False)
-    for known in FAMILIES.values():
-        if found is not None and found == _texts(tokenizer, known.template(), single_turn=False):
-            return known
+    for candidate in FAMILIES.values():
+        if any(own == candidate.template(role) for role in (None, "user", "assistant", "all")):
+            return candidate
+    # Other sources of the same template (white space, order of branches) are recognised by what they render.
+    rendered = _texts(tokenizer, own, single_turn=False)
+    for candidate in FAMILIES.values():
+        if rendered is not None and rendered == _texts(tokenizer, candidate.template(), single_turn=False):
+            return candidate
     raise ModelError(
         f"{tokenizer.name_or_path}: its own chat template is that of no family here; name the one to train with "
         f"(template: {', '.join(FAMILIES)}, or a .jinja file with generation tags)"
@@ -86,7 +90,7 @@ def recognise(tokenizer: Any) -> Family:
 
 
 def _texts(tokenizer: Any, template: str, *, single_turn: bool) -> list[str] | None:
-    """What a template makes of the probes, or None where it refuses them."""
+    """Render the probe conversations with a template; None where it refuses them."""
     from jinja2 import TemplateError
 
     try:
@@ -99,7 +103,7 @@ def _texts(tokenizer: Any, template: str, *, single_turn: bool) -> list[str] | N
 
 
 def probes(role: TrainedRole, single_turn: bool) -> Iterator[Conversation]:
-    """Conversations a template is tried on."""
+    """Yield the conversations with which a template is tested."""
     rounds = 1 if single_turn else 3
     pairs: list[tuple[Role, str]] = []
     for n in range(rounds):
@@ -110,11 +114,12 @@ def probes(role: TrainedRole, single_turn: bool) -> Iterator[Conversation]:
 
 
 def check_template(renderer: ChatRenderer, role: TrainedRole, single_turn: bool = False) -> None:
-    """Check a template for what training relies on.
+    """Check the properties of a template that training relies on.
 
     Raises:
-        EmptyLossMask: nothing would be trained.
-        ModelError: it opens another role's turn, changes what came before, or trains turns without their end.
+        EmptyLossMask: the template marks no tokens for training.
+        ModelError: it opens another role's turn, changes earlier tokens when a turn is appended, or trains turns
+            without their end token.
     """
     if not renderer.has_generation_tags:
         raise EmptyLossMask(
@@ -144,6 +149,7 @@ def check_template(renderer: ChatRenderer, role: TrainedRole, single_turn: bool 
 
 
 def _finish(config: TrainConfig, side: TrainedSide, tokenizer: Any, chosen: Family | None) -> TrainTokenizer:
+    """Add the control tokens, set the template, and check both."""
     before = len(tokenizer)
     if chosen is None:
         template = _template_file(str(config.template))
@@ -162,6 +168,7 @@ def _finish(config: TrainConfig, side: TrainedSide, tokenizer: Any, chosen: Fami
 
 
 def _require(tokenizer: Any, chosen: Family, config: TrainConfig) -> None:
+    """Refuse a tokenizer that lacks tokens of the template family."""
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in chosen.needs if token not in vocabulary]
     if missing:
@@ -172,13 +179,14 @@ def _require(tokenizer: Any, chosen: Family, config: TrainConfig) -> None:
 
 
 def _add(tokenizer: Any, tokens: Sequence[str]) -> None:
-    """Add control tokens that are not there yet, and make those that are there control tokens."""
+    """Add the control tokens that are missing, and turn plain tokens of the same text into control tokens."""
     plain = [token for token in tokens if token not in tokenizer.all_special_tokens]
     if plain:
         tokenizer.add_special_tokens({"additional_special_tokens": plain}, replace_extra_special_tokens=False)
 
 
 def _template_file(name: str) -> str:
+    """The text of a .jinja file."""
     try:
         return Path(name).read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,9 +11,9 @@ from selfplay.chat.conversation import Turn
 from selfplay.chat.speakers import Usage
 from selfplay.errors import StoreError
 from selfplay.store.export import export
-from selfplay.store.records import ConversationSpec, TurnCommit
+from selfplay.store.records import ConversationSpec, ForkPoint, TurnCommit
 from selfplay.store.schema import MIGRATIONS, migrate
-from selfplay.store.store import DATABASE, RunReader, RunStore
+from selfplay.store.store import DATABASE, RunReader, RunStore, open_run
 
 PLANS = [
     ConversationSpec(0, "c0", 11, (Turn("system", "be brief", "fixed"),)),
@@ -228,3 +228,35 @@ async def test_an_unanswered_last_user_turn_is_never_written(folder, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [[message["role"] for message in row["messages"]] for row in rows] == [["user", "assistant"]]
     assert result.left_out == {"no answered round": 1}
+
+
+async def test_everything_known_of_a_conversation_before_its_first_turn_is_kept(folder):
+    spec = ConversationSpec(
+        0, "c0", 7, (Turn("user", "hi", "fixed"),), "prompted", "wants a room", "is a clerk",
+        {"rounds": 3, "words": [10, 20]}, {"prompt": "3fe1"}, ForkPoint("runs/a", "c000003", 4),
+    )  # fmt: skip
+    RunStore.create(folder, {}, [spec, ConversationSpec(1, "c1", 8)]).close()
+    with open_run(folder) as run:
+        whole, plain = (pending.spec for pending in run.unfinished())
+    assert whole == spec
+    assert (plain.way, plain.user_context, plain.plan, plain.parent) == ("usergpt", None, None, None)
+
+
+def test_a_reader_closes_itself(folder):
+    RunStore.create(folder, {}, PLANS).close()
+    with open_run(folder) as run:
+        assert run.counts() == (3, 0)
+    with pytest.raises(StoreError, match="not readable"):
+        run.counts()
+
+
+def test_a_run_of_the_version_before_ways_is_brought_up(folder):
+    RunStore.create(folder, {}, PLANS).close()
+    columns = ("way", "user_context", "assistant_context", "plan", "details", "parent")
+    with closing(sqlite3.connect(folder / DATABASE)) as database:
+        database.executescript(
+            "ALTER TABLE decisions RENAME TO verdicts; PRAGMA user_version = 2;"
+            + "".join(f"ALTER TABLE conversations DROP COLUMN {name};" for name in columns)
+        )
+    with open_run(folder) as run:
+        assert [pending.spec for pending in run.unfinished()] == PLANS

@@ -1,1 +1,1 @@
-"""Processes of a training run: launcher, worker, DeepSpeed's configuration and kernels."""
+"""Launching of training processes: launcher, worker, environment checks, DeepSpeed configuration and kernels."""

@@ -1,6 +1,6 @@
-"""The DeepSpeed configuration of a layout (ZeRO, arXiv:1910.02054; offload, arXiv:2101.06840).
+"""DeepSpeed configuration of a training run (ZeRO, arXiv:1910.02054; offload, arXiv:2101.06840).
 
-Only what the trainer does not fill in by itself is fixed here; "auto" is filled in by Transformers.
+It sets only what the trainer does not fill in by itself, and it does not know the model.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from typing import Any
 from selfplay.train.config import TrainConfig
 
 BUCKET = 50_000_000
-"""Elements a gradient bucket holds at most: large enough for fast collectives, 200 MB in float32."""
+"""Maximum number of elements in a gradient bucket: large enough for fast collectives, 200 MB in float32."""
 LIVE = 500_000_000
-"""Elements of weights that ZeRO-3 keeps gathered at most."""
+"""Maximum number of weight elements that ZeRO-3 keeps gathered."""
 
 
 def deepspeed_config(config: TrainConfig, accumulate: int) -> dict[str, Any] | None:
-    """The JSON that DeepSpeed takes, or None for a run without it."""
+    """Build DeepSpeed's JSON configuration, or None for a run without DeepSpeed.
+
+    Args:
+        accumulate: batches per optimiser step and device.
+    """
     layout = config.layout
     if not layout.zero:
         return None
@@ -48,7 +52,7 @@ def deepspeed_config(config: TrainConfig, accumulate: int) -> dict[str, Any] | N
         "gradient_accumulation_steps": accumulate,
         "train_micro_batch_size_per_gpu": 1,
         "zero_allow_untested_optimizer": True,
-        # accelerate would put an optimizer of its own in the place of ours, without our betas and decay
+        # otherwise accelerate replaces our optimiser with its own, without our betas and weight decay
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,

@@ -1,4 +1,7 @@
-"""What can be known before anything heavy is loaded: the machine, installed packages, the base's architecture."""
+"""Environment checks before training: GPUs, installed packages, and the folder of the base.
+
+They run before any model is loaded, so that a run that cannot work fails in seconds.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,29 @@ from selfplay.train.config import TrainConfig
 
 
 def quiet() -> None:
-    """Keep libraries from telling what is meant to be so: no GPU here, no optional kernels."""
+    """Silence library warnings about intended conditions: no GPU, no optional kernels."""
     for name in ("bitsandbytes", "accelerate.accelerator"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def add_venv_to_path() -> None:
-    """Let DeepSpeed find the ninja that was installed with it, whatever PATH the command was started with."""
+    """Put the virtual environment's scripts on PATH, so that DeepSpeed finds the ninja installed there."""
     own = str(Path(sys.executable).parent)
     if own not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join(filter(None, (own, os.environ.get("PATH"))))
 
 
 def check_environment(config: TrainConfig) -> None:
-    """Refuse what this machine cannot do before anything is loaded.
+    """Refuse a recipe that this machine cannot run, before anything is loaded.
 
     Raises:
-        ModelError: a package or the base is missing; a name like organisation/model may still be one of the hub.
-        ConfigError: more processes than GPUs, or kernels that need a GPU.
+        ModelError: a package or the base is missing. A name like organisation/model passes: it may be on the hub.
+        ConfigError: there are more processes than GPUs, or the kernels need a GPU.
     """
     base = config.base
     if base is not None and not (Path(base) / "config.json").exists() and (Path(base).is_dir() or base.count("/") != 1):
-        found = "config.json is missing" if Path(base).is_dir() else "no such folder"
-        raise ModelError(f"{base}: no model folder ({found}); set 'base' to a trained model")
+        problem = "config.json is missing" if Path(base).is_dir() else "no such folder"
+        raise ModelError(f"{base}: no model folder ({problem}); set 'base' to a trained model")
     import torch
 
     gpus = torch.cuda.device_count()
@@ -58,17 +61,20 @@ def check_environment(config: TrainConfig) -> None:
 
 
 def several_gpus() -> bool:
-    """Whether a process would see more than the one GPU it is meant for, were it not launched for it."""
+    """Whether the machine has several GPUs.
+
+    A run of one process is then launched too: in this process it would see all GPUs instead of one.
+    """
     import torch
 
     return torch.cuda.device_count() > 1
 
 
 def require(package: str, setting: str) -> None:
-    """Check that an optional package is there.
+    """Check that an optional package is installed.
 
     Raises:
-        ModelError: it is not; the message says how to get it.
+        ModelError: it is not; the message says how to install it.
     """
     if importlib.util.find_spec(package.replace("-", "_")) is None:
         raise ModelError(f"{setting} needs {package}; `pip install {package}`, or leave the setting out")

@@ -1,6 +1,8 @@
-"""One launched process of a training run; nothing heavy is imported before it is known how to die and what not to say.
+"""Worker: one launched process of a training run, which reads the prepared run and trains.
 
 torchrun --standalone --nproc-per-node N -m selfplay.train.launch.worker OUT/checkpoints [--checkpoint FOLDER]
+
+Trap: heavy imports come inside `main`, after the process is set to end with its launcher and warnings are silenced.
 """
 
 from __future__ import annotations
@@ -22,34 +24,39 @@ from selfplay.train.launch.environment import add_venv_to_path, quiet
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 ERROR = "error.txt"
-"""What went wrong, for the process that launched this one."""
+"""File with the error message, for the process that launched this one."""
 
 
 def main() -> int:
-    """Train as told; the exit status is 1 where `ERROR` says why."""
+    """Train according to the command line. Returns the exit status, 1 where the file `ERROR` gives the reason."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--checkpoint")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     _die_with_parent()
     quiet()
     add_venv_to_path()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed's calls of torch, every step anew
+    warnings.filterwarnings("ignore", category=FutureWarning)  # DeepSpeed causes them at every step
     _join()
     from selfplay.train.methods.sft import train_process
     from selfplay.train.prepare import read_prepared
 
     try:
-        train_process(read_prepared(given.folder), given.folder, given.checkpoint, _say)
+        train_process(read_prepared(arguments.folder), arguments.folder, arguments.checkpoint, _say)
     except SelfplayError as error:
-        if _rank() == 0 or not (given.folder / ERROR).exists():
-            (given.folder / ERROR).write_text(str(error), encoding="utf-8")
+        # The first process has precedence; the error of another one counts only where there is none yet.
+        if _rank() == 0 or not (arguments.folder / ERROR).exists():
+            (arguments.folder / ERROR).write_text(str(error), encoding="utf-8")
         return 1
     return 0
 
 
 def leave(status: int) -> NoReturn:
-    """End at once. Destructors of the communication libraries were seen to wait for processes that had already left."""
+    """End the process at once, without destructors.
+
+    Destructors of the communication libraries (gloo on CPUs) were seen to wait for processes that had already left, so
+    os._exit skips them. It also skips the flushing of files, which is why that is done here.
+    """
     if "wandb" in sys.modules:
         sys.modules["wandb"].finish()
     sys.stdout.flush()
@@ -58,20 +65,20 @@ def leave(status: int) -> NoReturn:
 
 
 def _join() -> None:
-    """Meet the other processes before a model is loaded: ZeRO-3 splits weights while it loads them."""
+    """Join the process group before a model is loaded, because ZeRO-3 splits weights while it loads them."""
     import torch
 
     if torch.cuda.is_available():
         return
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    with redirect_stdout(io.StringIO()):  # "built successfully", although it was built long ago
+    with redirect_stdout(io.StringIO()):  # DeepSpeed prints that it built kernels, also where they were in the cache
         import deepspeed
 
         deepspeed.init_distributed(dist_backend="gloo", verbose=False)
 
 
 def _die_with_parent() -> None:
-    """Killed with the process that launched it: nobody else would ever end this one."""
+    """Let the kernel kill this process when its launcher dies; nothing else would end it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

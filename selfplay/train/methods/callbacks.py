@@ -1,4 +1,8 @@
-"""What a person at the terminal wants to know of a training run: how it goes, and what to do when it breaks."""
+"""Training callbacks for the terminal: progress lines, a stop at a loss that is not finite, and out-of-memory advice.
+
+They do not influence training otherwise. Trap: stopping compares the losses of all processes, so every process has to
+reach that code.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +23,10 @@ from selfplay.train.config import TrainConfig
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Prints a line a log step, and stops a run whose loss is no number."""
+    """Callback that prints a line at each log step, and stops a run whose loss is NaN or infinite."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
-        """Print with `say`; None: watch in silence."""
+        """Print with `say`; None prints nothing."""
         self._say = say
         self._since: list[tuple[int, list[str], torch.Tensor]] = []
         self._tokens = 0
@@ -31,7 +35,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._logged = self._began
 
     def saw(self, step: int, ids: list[str], tokens: int, loss: torch.Tensor) -> None:
-        """A batch of a step with its summed loss. Nothing is read from the device before the next log."""
+        """Record a batch and its summed loss.
+
+        The loss stays a tensor until the next log: reading it now would wait for the device at every batch.
+        """
         self._since.append((step, ids, loss))
         self._tokens += tokens
 
@@ -41,7 +48,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._start = state.global_step
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Look at the steps after the last log."""
+        """Check the losses of the steps after the last log."""
         self._stop_if_broken(args, state)
 
     def on_log(
@@ -52,10 +59,10 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Look at every loss since the last log, then print."""
-        found = logs or {}
-        if "loss" in found:
-            if not math.isfinite(found["loss"]):  # the mean over processes, so all of them come here
+        """Check the losses since the last log, then print."""
+        figures = logs or {}
+        if "loss" in figures:
+            if not math.isfinite(figures["loss"]):  # the mean over processes, so all of them enter this branch
                 self._stop_if_broken(args, state)
             now = time.monotonic()
             rate, self._logged = self._tokens * args.world_size / max(now - self._logged, 1e-9), now
@@ -63,15 +70,16 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             left = (now - self._began) / max(1, state.global_step - self._start) * (state.max_steps - state.global_step)
             self._print(
                 state,
-                f"loss {found['loss']:.4f} · {rate:,.0f} tokens/s · learning rate {found['learning_rate']:.1e} · "
+                f"loss {figures['loss']:.4f} · {rate:,.0f} tokens/s · learning rate {figures['learning_rate']:.1e} · "
                 f"{timedelta(seconds=round(left))} left",
             )
-        elif "eval_loss" in found:
-            if not math.isfinite(found["eval_loss"]):
+        elif "eval_loss" in figures:
+            if not math.isfinite(figures["eval_loss"]):
                 self._stop_if_broken(args, state)
-                raise SelfplayError(_broken(args, f"held-out loss is {found['eval_loss']} at step {state.global_step}"))
-            self._print(state, f"held-out loss {found['eval_loss']:.4f}")
-            self._logged = time.monotonic()
+                problem = f"held-out loss is {figures['eval_loss']} at step {state.global_step}"
+                raise SelfplayError(_broken(args, problem))
+            self._print(state, f"held-out loss {figures['eval_loss']:.4f}")
+            self._logged = time.monotonic()  # the time of the evaluation does not count into tokens/s
 
     def _print(self, state: TrainerState, line: str) -> None:
         if self._say is not None and state.is_world_process_zero:
@@ -79,14 +87,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             self._say(f"step {state.global_step:>{width}}/{state.max_steps}  {line}")
 
     def _stop_if_broken(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Stop at the first loss of any process that is no number; every process has to call this."""
+        """Stop at the first loss of any process that is not finite; every process has to call this."""
         seen = ((step, ids, float(loss)) for step, ids, loss in self._since)
-        own = next((found for found in seen if not math.isfinite(found[2])), None)
+        own = next((batch for batch in seen if not math.isfinite(batch[2])), None)
         everywhere: list[Any] = [own]
         if torch.distributed.is_initialized():
             everywhere = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(everywhere, own)
-        broken = min(filter(None, everywhere), default=None, key=lambda found: found[0])
+        broken = min(filter(None, everywhere), default=None, key=lambda batch: batch[0])
         if broken is None:
             return
         step, ids, loss = broken
@@ -96,6 +104,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
 
 def _broken(args: TrainingArguments, what: str) -> str:
+    """The error message of a run with a loss that is not finite."""
     good = last_good_checkpoint(Path(args.output_dir))
     start = f" and --base {good}" if good and (good / "config.json").exists() else ""
     return (
@@ -105,12 +114,13 @@ def _broken(args: TrainingArguments, what: str) -> str:
 
 
 def last_good_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint all of whose weights are numbers."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
-    return next((path for path in found if _finite(path)), None)
+    """Return the newest checkpoint whose weights are all finite, or None."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.split("-")[1]))
+    return next((path for path in checkpoints if _finite(path)), None)
 
 
 def _finite(checkpoint: Path) -> bool:
+    """Whether a checkpoint has weights and all are finite."""
     files = list(checkpoint.glob("*.safetensors"))
     for file in files:
         with safe_open(file, framework="pt") as tensors:
@@ -121,25 +131,26 @@ def _finite(checkpoint: Path) -> bool:
 
 @contextmanager
 def memory_advice(config: TrainConfig) -> Iterator[None]:
-    """Turns running out of memory into what can be done about it, best first.
+    """Context that turns an out-of-memory error into advice on settings, the best first.
 
     Raises:
-        SelfplayError: memory ran out inside.
+        SelfplayError: memory ran out in the context.
     """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise SelfplayError(f"out of memory; {memory_knobs(config)}") from error
-    except RuntimeError as error:
+    except RuntimeError as error:  # on a CPU torch raises a plain RuntimeError
         if "can't allocate memory" not in str(error) and "out of memory" not in str(error).lower():
             raise
         raise SelfplayError(f"out of memory; {memory_knobs(config)}") from error
 
 
 def memory_knobs(config: TrainConfig) -> str:
-    """What frees memory, best first, without what is done already."""
+    """List the settings that reduce memory, the best first, without those that are already in use."""
     layout, optim = config.layout, config.optim
     halved = max(64, optim.max_tokens_per_batch // 2)
+    # ZeRO-3 cannot split 4-bit weights.
     highest = 2 if config.lora is not None and config.lora.load_in_4bit else 3
     knobs = [
         (

@@ -1,7 +1,7 @@
-"""TRL's SFTTrainer, fed with ready token rows.
+"""Trainer for prepared token rows, a subclass of TRL's SFTTrainer.
 
-Three things differ from stock: batches come from `selfplay.train.batches`, the loss comes out of the model's forward
-(`selfplay.train.loss`), and evaluation is the mean over tokens, whatever the size of the batches.
+Three things differ from the stock trainer: batches come from `selfplay.train.batches`, the loss is computed in the
+model's forward (`selfplay.train.methods.loss`), and evaluation is the mean over tokens, whatever the batch sizes.
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ from selfplay.train.methods.loss import patch_loss_forward
 
 
 class RoleTrainer(SFTTrainer):  # type: ignore[misc]
-    """Trains whatever the labels mark; which role that is was decided when they were made."""
+    """Trainer of the tokens that the labels mark; the role was chosen when the labels were built."""
 
     def __init__(self, *, batches: Batches, evaluation: Composition, watch: Watch | None = None, **kwargs: Any) -> None:
-        """Bind the trainer.
+        """Create the trainer and patch the model's forward.
 
         Args:
-            batches: of the training rows.
-            evaluation: how the held-out rows are batched.
-            watch: told of every loss.
+            batches: batch sampler of the training rows.
+            evaluation: batch settings of the held-out rows.
+            watch: callback that gets every loss.
         """
         self._batches = batches
         self._evaluation = evaluation
         self._watch = watch or Watch()
         collator = partial(collate, pad_id=kwargs["processing_class"].pad_token_id, packed=evaluation.packed)
         super().__init__(data_collator=collator, callbacks=[self._watch, *kwargs.pop("callbacks", [])], **kwargs)
-        self.remove_callback(PrinterCallback)  # bare dictionaries; `Watch` says the same in words
+        self.remove_callback(PrinterCallback)  # it prints bare dictionaries; `Watch` prints the same as text
         self.add_callback(_Epochs(batches))
         patch_loss_forward(causal_model(self.model))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Rows batched anew each epoch."""
+        """The training rows, in new batches each epoch."""
         return self._loader(self.train_dataset, self._batches)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """The same way of batching with a fixed order."""
+        """The held-out rows, in the same kind of batches with a fixed order."""
         dataset = eval_dataset if eval_dataset is not None else self.eval_dataset
         return self._loader(dataset, Batches(lengths_of(dataset), self._evaluation))
 
     def _loader(self, dataset: Any, batches: Batches) -> DataLoader[Any]:
+        """A data loader whose batches are distributed over the processes."""
         loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=batches, collate_fn=self.data_collator)
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
@@ -57,19 +58,21 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean negative log-likelihood (nats per supervised token) over the whole optimiser step, all devices."""
+        """Mean negative log-likelihood (nats per supervised token) over the whole optimiser step and all devices."""
         ids, tokens = inputs.pop("ids"), inputs.pop("tokens")
         loss, supervised = self._nll(model, inputs)
         self._watch.saw(self.state.global_step + 1, ids, tokens, loss.detach())
-        # Gradients are averaged over processes, and the count is that of all of them.
+        # num_items_in_batch counts the tokens of all processes, and gradients are averaged over processes afterwards:
+        # the factor turns that average back into a sum.
         return (
             loss * self.accelerator.num_processes / (supervised if num_items_in_batch is None else num_items_in_batch)
         )
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Nats per supervised token over the whole set; stock averages over batches, whatever their size."""
+        """Evaluate nats per supervised token over the whole set; the stock trainer averages over unequal batches."""
         training = self.model.training
         self.model.eval()
+        # float64: float32 counts tokens exactly only up to 2**24.
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
             for inputs in self.get_eval_dataloader(eval_dataset):
@@ -84,29 +87,33 @@ class RoleTrainer(SFTTrainer):  # type: ignore[misc]
         return metrics
 
     def _nll(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
-        """Summed negative log-likelihood of the labelled tokens, and their number."""
+        """The summed negative log-likelihood of the supervised tokens, and their number."""
         return model(**inputs).loss, int((inputs["labels"][:, 1:] != IGNORED).sum())
 
 
 class _Epochs(TrainerCallback):  # type: ignore[misc]
-    """Tells the batches which epoch it is; on resuming in one, accelerate's own way does not get through to them."""
+    """Callback that sets the epoch of the batch sampler.
+
+    Accelerate sets it too, but on resuming within an epoch its call does not reach the sampler.
+    """
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Choose the epoch's shuffle."""
+        """Set the epoch, which determines the shuffle."""
+        # state.epoch is a fraction; the small term keeps 0.9999999 from counting as the epoch before.
         self._batches.set_epoch(int((state.epoch or 0) + 1e-6))
 
 
 def lengths_of(dataset: Any) -> list[int]:
-    """Tokens of each row, without reading the rows."""
+    """Number of tokens of each row, from the Arrow offsets, without reading the rows."""
     import pyarrow.compute
 
-    found: list[int] = pyarrow.compute.list_value_length(dataset.data.column("input_ids")).to_pylist()
-    return found
+    lengths: list[int] = pyarrow.compute.list_value_length(dataset.data.column("input_ids")).to_pylist()
+    return lengths
 
 
 def causal_model(model: Any) -> Any:
-    """The language model inside adapters."""
+    """The language model, without the adapters around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
