@@ -1,4 +1,4 @@
-"""What a simulator's scorecard and a judged benchmark are made of."""
+"""Settings of a simulator's scorecard and of a judged benchmark."""
 
 from __future__ import annotations
 

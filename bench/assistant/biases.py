@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: position, length, and agreement with itself (arXiv:2306.05685, section 3.3)."""
+"""Biases of a judge: position, length, and agreement with itself (arXiv:2306.05685)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which judgments there have to be, in FastChat's order and with its prompts. Pure."""
+"""The plan of a judged benchmark: which judgments there have to be, in FastChat's order and with its prompts. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file of answers or judgments was made by, so that another model's rows do not end in it unseen."""
+"""The provenance of answer and judgment files, so that the rows of another model never end in them unseen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What `selfplay bench mt-bench` and its like do: answers, verdicts, reports. Every step goes on where it stopped."""
+"""Judged benchmarks (`selfplay bench mt-bench` and the other sets): answers, verdicts, reports.
+
+Every step goes on where it stopped.
+"""
 
 from __future__ import annotations
 

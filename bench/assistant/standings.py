@@ -1,4 +1,4 @@
-"""What judgments come to, from files alone: FastChat's figures (`show_result`), each with an interval over questions.
+"""Standings of judged models, computed from files alone: FastChat's figures (`show_result`), each with an interval.
 
 Scores of -1 and games with a winner `error` are left out of figures, as in FastChat, and counted.
 """

@@ -1,4 +1,4 @@
-"""What a judge is asked and what its words mean: FastChat's prompts, patterns and tie rule (arXiv:2306.05685).
+"""The parser of verdicts, and what a judge is asked: FastChat's prompts, patterns and tie rule (arXiv:2306.05685).
 
 Judges may also answer in JSON (structured output): {"explanation", "rating"} or {"explanation", "winner"}.
 """

@@ -1,4 +1,4 @@
-"""What `selfplay bench corpus` does: any number of corpora, each read once, side by side."""
+"""`selfplay bench corpus`: statistics of any number of corpora, each read once, side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How different texts are from each other. Every figure is exact for the texts it is given; callers say how many.
+"""Diversity of texts: distinct-n, MTLD, self-BLEU and Jaccard diversity.
+
+Every figure is exact for the texts it is given; callers say how many.
 
 Texts are lists of words (`bench.words`). What grows with the number of texts (distinct-n, self-BLEU) is comparable only
 between equally many; callers draw equal numbers.

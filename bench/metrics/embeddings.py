@@ -1,4 +1,6 @@
-"""What texts are about, by a sentence-transformers model the user names. Nothing is fetched but a hub model they name.
+"""Topic diversity and coherence, by a sentence-transformers model that the user names.
+
+Nothing is fetched but a hub model they name.
 
 topic diversity   1 minus the mean cosine similarity over all pairs of texts (UltraChat, arXiv:2305.14233, compares
                   corpora by the mean cosine distance of their embeddings). Exact up to SAMPLE texts, a sample beyond.

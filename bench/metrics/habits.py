@@ -1,4 +1,4 @@
-"""How people write to an assistant, and how far a simulated user is from it: one small function a habit.
+"""Habits of users: how people write to an assistant, and how far a simulated user is from it, one function a habit.
 
 A habit gives (how often, out of how many) for each user turn: (words, 1) for a length, (1, 1) for a turn that asks a
 question, (misspelt words, words looked at) for typos. Over conversations that makes a mean or a share with an interval.

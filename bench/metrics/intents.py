@@ -1,4 +1,6 @@
-"""What a user gives away of what they want, turn by turn and in all. English: stop words are those of scikit-learn.
+"""Intents in user turns: what a user gives away of what they want, turn by turn and in all.
+
+English: stop words are those of scikit-learn.
 
 Source: intent decomposition of UserLM (arXiv:2510.06552): how much a turn overlaps with the intent, stop words removed.
 People say what they want bit by bit and in other words, so their overlap is low. Conversations carry the intent as

@@ -1,4 +1,4 @@
-"""How well a model predicts what people wrote, and when it would have ended the conversation; one pass gives both.
+"""Likelihood of human turns under a model, and the probability that it ends a conversation; one pass gives both.
 
 bits per byte   sum of -log2 p over a role's tokens, ends of turns included, over the UTF-8 bytes of its text. Does not
                 depend on the tokenizer, so models can be compared. The end of the conversation is left out: it has no

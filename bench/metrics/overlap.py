@@ -1,4 +1,4 @@
-"""Which texts hold a benchmark's question, by long n-grams of words: training on them would not be fair.
+"""Overlap of texts with benchmark questions, by long n-grams of words: training on them would spoil it.
 
 Source: GPT-3 (arXiv:2005.14165), appendix C: a collision of 13 words. Shorter questions count as a whole, from
 8 words on; shorter ones would be met by chance.

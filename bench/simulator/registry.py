@@ -1,4 +1,4 @@
-"""What stands in a simulator's scorecard: name, meaning, where it comes from, and what is good.
+"""The registry of the scorecard's metrics: name, title, group, and which direction is good.
 
 Human is not high or low: of diversity, habits and rounds the best figure is that of people, in the row beside it.
 """

@@ -1,4 +1,4 @@
-"""What `selfplay bench` does: models and conversations found, played where they have to be, scored and written down."""
+"""`selfplay bench simulator`: models and conversations are found, played where they have to be, and scored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How human a simulated user is: every metric for every row (simulators, prompted models, people), with intervals.
+"""The scorecard of simulated users: every metric for every row (simulators, prompted models, people), with intervals.
 
 What cannot be computed (no people to compare with, a package that is not installed, too few conversations, a language a
 metric does not know) is left out with its reason; the other metrics still run.

@@ -1,4 +1,4 @@
-"""How fast conversations are cleaned, with how much memory, beside other ways to do the same.
+"""Speed and memory of cleaning conversations, beside other ways to do the same.
 
     python -m bench.speed.cleaning                      # 10k and 100k rows, 1 and 2 workers
     python -m bench.speed.cleaning --rows 10000 100000 1000000

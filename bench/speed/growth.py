@@ -1,4 +1,4 @@
-"""Whether a long run stays as small and as fast as it starts.
+"""Growth of memory and time over a long run: whether it stays as small and as fast as it starts.
 
     python -m bench.speed.growth               # 200,000 scripted conversations without latency: about five minutes
 

@@ -1,4 +1,4 @@
-"""What self-play costs beside the engine: scripted backends that answer after 50 ms, medians of interleaved runs.
+"""The cost of self-play beside the engine: scripted backends that answer after 50 ms, medians.
 
     python -m bench.speed.harness              # in process, and over HTTP; about three minutes on 2 cores
 

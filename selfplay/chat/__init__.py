@@ -1,1 +1,1 @@
-"""What a conversation is, who speaks in it, and how it becomes tokens with a loss mask."""
+"""Conversations, their speakers, and chat templates that turn them into tokens with a loss mask."""

@@ -1,4 +1,4 @@
-"""Where a text continues another one.
+"""Boundaries of texts: how a tokenizer encodes a text that continues another one.
 
 SentencePiece tokenizers put a space before every text they are given, which is right at the beginning and wrong in the
 middle. Byte-level tokenizers put none; for them nothing here matters. A text that continues another is encoded behind a

@@ -1,4 +1,4 @@
-"""What the engine sees of either side: somebody who, given the turns so far, says the next one or ends.
+"""The protocol of a speaker: one side of a conversation, which says the next turn or ends it.
 
 A protocol is used as a shape, not as a base class: `simulator.speaker` and `assistant.speaker` fit it.
 """

@@ -1,4 +1,4 @@
-"""What `selfplay bench` takes and shows in the terminal."""
+"""What `selfplay bench` prints: progress bars, scorecards, corpora, standings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `selfplay curate` prints."""
+"""The printed result of `selfplay curate`: the funnel, and what the simulator copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of `selfplay data`: progress while rows are cleaned, tables of steps, datasets and formats."""
+"""The printed results of `selfplay data`: progress while rows are cleaned, tables of steps, datasets and formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `selfplay loop` shows in the terminal."""
+"""The printed results of `selfplay loop` and `selfplay lineage`: status, cost estimate, provenance tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of `selfplay train`: plans, results, and the tokens that will be learned."""
+"""The printed results of `selfplay train`: dry runs, results, and the tokens that carry loss."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ async def _chat(config: GenerateConfig, role: Role, person: PersonSpeaker) -> No
     spec = next(conversation_specs(config))
     with TemporaryDirectory() as logs:
         async with open_participants(config, resolve_sides(config, [other]), Path(logs), no_events) as participants:
-            seat = participants.add(EngineBudget())
-            scheduler = Scheduler(participants.budgets, {**participants.engines_by_role, role: [seat]}, 1)
-            runner = Runner({**participants.speakers, role: {seat: person}}, person, scheduler, sys.maxsize, no_events)
+            number = participants.add(EngineBudget())
+            scheduler = Scheduler(participants.budgets, {**participants.engines_by_role, role: [number]}, 1)
+            runner = Runner(
+                {**participants.speakers, role: {number: person}}, person, scheduler, sys.maxsize, no_events
+            )
             await runner.run([PendingConversation(spec, ())])

@@ -1,4 +1,4 @@
-"""What a long run will take, from the first conversations of it."""
+"""Cost estimate of a long run, measured on its first conversations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the runner tells whoever watches. Events are facts that are already committed."""
+"""Events of a run, for progress bars, metrics and limits. Events are facts that are already committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long conversations get, learned from the run itself while most of them still go on."""
+"""Length estimate of conversations, learned from the run itself while most of them still go on."""
 
 from __future__ import annotations
 

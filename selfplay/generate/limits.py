@@ -1,4 +1,4 @@
-"""Ends a run early: so many tokens, so many hours."""
+"""Limits that end a run early: a number of sampled tokens, a number of hours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds conversations: asks the side whose turn it is, commits, goes on.
+"""The runner of conversations: it asks the side whose turn it is, commits the turn, and goes on.
 
 Knows speakers, a journal and the scheduler, nothing below them. One task a conversation; nothing here looks through all
 of them.
@@ -31,7 +31,7 @@ class Runner:
     """Plays owed conversations to their end, or until `stop`. Used once."""
 
     speakers: Mapping[Role, Mapping[int, Speaker]]
-    """Each side's speaker on each of the scheduler's lanes that serve it."""
+    """Each side's speaker on each of the engines that serve it."""
     turn_log: TurnLog
     scheduler: Scheduler
     max_rounds: int
@@ -78,7 +78,7 @@ class Runner:
                 waits.set_result(None)
 
     def _fill(self) -> None:
-        """Seat whatever has room now: conversations set aside, then new ones."""
+        """Start whatever has room now: preempted conversations, then new ones."""
         if self._stopping or self._error is not None:
             return
         while (back := self.scheduler.resume_preempted()) is not None:

@@ -1,15 +1,17 @@
-"""Decides which conversations run and where. Pure: states and KV tokens in, decisions out; no clock, no IO, no await.
+"""The scheduler of conversations: it decides which of them run, and on which engine.
 
-A conversation in flight keeps its history in the prefix cache of the engine of either side (two chains; on one engine
-they share its budget). The cache pays only while everything in flight fits, so
+Pure: states and KV tokens in, decisions out; no clock, no IO, no await.
+
+A conversation in flight keeps its history in the prefix cache of the engine of either side (two histories; on one
+engine they share its budget). The cache pays only while everything in flight fits, so
 
 - a waiting conversation starts when its expected footprint fits beside those in flight,
-- a conversation that goes on does so at once, unless histories have outgrown the cache: then the one that was seated
-  last on that engine is set aside at its next turn boundary, until there is room again,
-- those set aside go before new ones of their engines, in the order they were; who has been seated longest on an engine
-  is never set aside for it.
+- a conversation that goes on does so at once, unless histories have outgrown the cache: then the one that was
+  admitted last on that engine is preempted at its next turn boundary, until there is room again,
+- preempted conversations are resumed before new ones of their engines are admitted, first come first served; the
+  longest-running conversation of an engine is never preempted for it, so there is no starvation.
 
-Each decision costs O(1) in conversations in flight (amortised); engines and conversations set aside are few.
+Each decision costs O(1) in conversations in flight (amortised); engines and preempted conversations are few.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ class EngineBudget:
     reserved: int = field(default=0, init=False)
     """The same with short histories counted at what they are expected to become."""
     in_flight: dict[InFlight, None] = field(default_factory=dict, init=False)
-    """Conversations with a history here, in the order they were seated."""
+    """Conversations with a history here, in the order they were admitted."""
     preempted: int = field(default=0, init=False)
-    """Chains of conversations set aside that will come back here."""
+    """Histories of preempted conversations that will come back here."""
 
     def fits(self, tokens: int) -> bool:
         """Whether a history of this footprint fits beside the reserved ones; one alone always does."""
@@ -44,7 +46,7 @@ class EngineBudget:
 
     @property
     def has_preempted(self) -> bool:
-        """Whether room that comes free belongs to somebody set aside."""
+        """Whether room that comes free belongs to a preempted conversation."""
         return self.capacity is not None and self.preempted > 0
 
     @property
@@ -79,8 +81,8 @@ class Scheduler:
         """Start empty.
 
         Args:
-            lanes: every engine.
-            places: for each side, the lanes that serve it (replicas; sides may share).
+            engines: the budget of every engine.
+            engines_by_role: for each side, the engines that serve it (replicas; sides may share).
             max_in_flight: bound on conversations in flight, whatever fits.
         """
         self.engines = list(engines)
@@ -104,7 +106,7 @@ class Scheduler:
         return len(self._preempted)
 
     def admit(self, tokens: Mapping[Role, int]) -> InFlight | None:
-        """A seat for the next waiting conversation, or None while it has to wait.
+        """Admit the next waiting conversation, or None while it has to wait.
 
         Args:
             tokens: what each side's history holds already (resumed conversations); missing means nothing.
@@ -124,7 +126,10 @@ class Scheduler:
         return conversation
 
     def resume_preempted(self) -> InFlight | None:
-        """Who was set aside first, once it fits again. Those that share no engine do not wait for each other."""
+        """The conversation that was preempted first, once it fits again.
+
+        Conversations that share no engine do not wait for each other.
+        """
         blocked: set[int] = set()
         for conversation in self._preempted:
             engines = {
@@ -140,7 +145,7 @@ class Scheduler:
         return None
 
     def on_turn(self, conversation: InFlight, role: Role, tokens: int) -> bool:
-        """A side's history now holds `tokens`. Whether the conversation may go on; otherwise it is set aside."""
+        """A side's history now holds `tokens`. Whether the conversation may go on; otherwise it is preempted."""
         history = conversation.histories[role]
         self._lengths[role].grew(max(0, tokens - history.tokens))
         self._release(history)
@@ -212,7 +217,7 @@ class Scheduler:
             self.engines[history.engine].preempted -= 1
 
     def _must_preempt(self, conversation: InFlight, engine: EngineBudget) -> bool:
-        """Whether the lane's histories have outgrown it and `conversation` was seated there last, and not alone."""
+        """Whether an engine's histories have outgrown it and `conversation` was admitted there last, and not alone."""
         return engine.over_capacity and len(engine.in_flight) > 1 and next(reversed(engine.in_flight)) is conversation
 
 

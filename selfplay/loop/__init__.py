@@ -1,1 +1,1 @@
-"""What makes the next assistant out of conversations: curation, and the stages around it."""
+"""The train-generate loop: stages, ledger, health checks, stopping rules, report and lineage."""

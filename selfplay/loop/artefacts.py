@@ -1,4 +1,4 @@
-"""Where things stand: in which stage of which loop, where they lie now, and whether a record tells what made them."""
+"""Artefacts of a loop: which stage produced a path, where it is now, and whether it has a provenance record."""
 
 from __future__ import annotations
 

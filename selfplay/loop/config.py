@@ -1,4 +1,7 @@
-"""What a loop recipe may say: the stages of an iteration and what each is given. Reading one loads no model code."""
+"""Settings of a loop recipe: the stages of an iteration, health limits and stopping rules.
+
+Reading one loads no model code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loop measures of an iteration: held-out people's assistants, simulated users beside people, questions.
+"""The evaluation of an iteration: held-out human conversations, simulated users beside people, judged questions.
 
 In the iteration's `bench/`: `people.jsonl` (a sample of held-out people, whom all is held against), `held_out.json`
 (bits and bytes of each of their conversations), `scorecard.*`, `panel.png`, `corpus.*`, `judged/` (answers,

@@ -1,4 +1,4 @@
-"""Is the loop still sound? Figures of each iteration against people's and the first iteration's, within limits.
+"""Health limits of a loop: metrics of each iteration beside people's and the first iteration's.
 
 Models that learn from their own output lose rare words first, then variety, then sense (Shumailov et al. 2024); every
 figure may look fine beside the last iteration's and be far from the first one's, so it is compared with that.

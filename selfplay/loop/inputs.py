@@ -1,4 +1,4 @@
-"""What the stages of a loop are made from, by content; and the sample where human data is not at hand."""
+"""Inputs of the loop's stages, by content; and the packaged sample where human data is not available."""
 
 from __future__ import annotations
 

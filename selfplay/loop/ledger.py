@@ -1,4 +1,4 @@
-"""What a loop did, stage by stage: one JSON file each, so that a kill at any time leaves every other one whole.
+"""The ledger of a loop: one JSON file for each stage, so that a kill at any time leaves every other one whole.
 
 An entry has what a stage was made from (settings, inputs by content, code version), what it gave, its figures, and when
 and where it ran. A stage whose making is unchanged is not run again; of a changed one the differences are known.

@@ -1,4 +1,4 @@
-"""What a loop's ledger holds in figures: names, meaning, what is good; and the figures of each iteration."""
+"""The metrics in a loop's ledger: names, titles, good directions; and the metrics of each iteration."""
 
 from __future__ import annotations
 

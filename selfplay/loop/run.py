@@ -1,4 +1,4 @@
-"""`selfplay loop`: the stages of every iteration; what is done is skipped, what was interrupted is finished.
+"""`selfplay loop run`: the stages of every iteration; completed stages are skipped, interrupted ones resume.
 
 A loop's folder holds `loop.yaml` (the recipe it last ran with), `ledger/` (a file a stage), a folder an iteration, and
 `stopped.json` (why it is over before its last iteration).

@@ -53,7 +53,7 @@ def loop_status(folder: str | Path) -> LoopState:
     """
     found = Path(folder)
     if not (found / RECIPE).exists():
-        raise ConfigError(f"{found}: no loop in it; start one with `selfplay loop RECIPE --out {found}`")
+        raise ConfigError(f"{found}: no loop in it; start one with `selfplay loop run RECIPE --out {found}`")
     config = load_recipe(str(found / RECIPE), LoopConfig)
     entries = [entry for entry in Ledger(found).entries() if entry.iteration <= config.iterations]
     running = is_locked(found)

@@ -1,4 +1,4 @@
-"""When a loop is over before its last iteration: a score that gains nothing, or a budget that is spent."""
+"""Stopping rules of a loop: a score that gains nothing, or a budget that is spent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine is to the rest: prompt ids in, sampled ids out. Knows nothing of roles, templates or text."""
+"""The protocol of an engine: prompt ids in, sampled ids out. Knows nothing of roles, templates or text."""
 
 from __future__ import annotations
 

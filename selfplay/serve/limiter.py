@@ -1,4 +1,4 @@
-"""How many requests a server is given at once: as many as it takes without complaint.
+"""Adaptive limit of concurrent requests: a server gets as many as it takes without complaint.
 
 Additive increase, multiplicative decrease, with slow start, as TCP controls congestion (Jacobson 1988): the limit
 doubles per round trip until the first refusal, halves at a refusal, then grows by one per round trip. One refusal in a

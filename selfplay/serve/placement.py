@@ -1,4 +1,6 @@
-"""Which engine runs where: models and a machine in, one `EngineSpec` per engine out. Pure, so `--plan` can show it.
+"""Placement of engines on devices: models and a machine in, one `EngineSpec` per engine out.
+
+Pure, so `--dry-run` can show it.
 
 On a CPU the cores are dealt out evenly. On GPUs each replica takes `tensor_parallel_size` devices; models that name no
 devices get their own where there are enough, and share otherwise. Models that share a device and name no memory share

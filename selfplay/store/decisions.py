@@ -1,4 +1,4 @@
-"""What curations made of a run's conversations, kept in the run: what is left out stays there, with its reason."""
+"""Decisions of curations about a run's conversations, kept in the run with the reason of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs to training files: JSON lines or Parquet, as messages or as ShareGPT rows.
+"""Export of runs to training files: JSON lines or Parquet, as messages or as ShareGPT rows.
 
 messages   {id, messages: [{role, content}], ended, meta}
 sharegpt   {id, conversations: [{from: system|human|gpt, value}], complete}

@@ -1,4 +1,4 @@
-"""What is written to a run and read back from it."""
+"""Records of the run store: what is written to a run and read back from it."""
 
 from __future__ import annotations
 

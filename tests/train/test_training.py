@@ -136,7 +136,7 @@ def test_what_cannot_be_trained_is_refused_before_any_model_is_loaded(base, tmp_
         train(recipe(base))
     with pytest.raises(ConfigError, match="holds no checkpoint"):
         train(recipe(tmp_path / "new"), resume=True, say=lambda line: None)
-    with pytest.raises(ModelError, match="no model folder"):
+    with pytest.raises(ModelError, match=r"a folder without config\.json"):
         train(recipe(tmp_path / "new", scratch=None, base=str(tmp_path)), say=lambda line: None)
 
 

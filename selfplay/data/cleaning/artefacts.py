@@ -1,4 +1,4 @@
-r"""What a chat page adds to a conversation that is copied or scraped from it.
+r"""Page artefacts: what a chat page adds to a conversation that is copied or scraped from it.
 
 "Copy code"   the button of a code block: at the top of a fence, after its language, or a line of its own in the text
 "2 / 3"       the pager of edited questions and regenerated answers: the first or last line of a turn

@@ -1,4 +1,4 @@
-"""What a cleaning recipe may say. Reading one loads no model code."""
+"""Settings of a cleaning recipe. Reading one loads no model code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which conversations are in the wanted languages, by a language identifier (fastText lid.176), not by characters.
+"""Languages of conversations, told by a language identifier (fastText lid.176), not by characters.
 
 The two sides are looked at apart, code and addresses left out. What is too short or too mixed to tell is kept. A
 request to translate may have both languages, as long as one of them is wanted.

@@ -1,4 +1,4 @@
-"""What every cleaning step did, and the table of it that lies beside the output."""
+"""The report of a cleaning or curation: counts of every step, and the tables beside the output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user was out to get, in words, from the annotations of task-oriented sets. Kept as `meta.intent`.
+"""Intents of users in words, from the annotations of task-oriented datasets. Kept as `meta.intent`.
 
 A user model that was trained with intents (UserLM, arXiv:2510.06552) is given it before it speaks. How much of it
 a turn gives away, and how much was said in the end, are metrics of a user.

@@ -1,4 +1,4 @@
-"""What every stage of a loop has: a job, the paths of an iteration, and an identity that tells when it is stale.
+"""The job of a stage, the paths of an iteration, and the identity that tells when a stage is stale.
 
 A stage is stale when its identity differs from the one in the ledger: settings that change what comes out, and inputs
 by content. Operational settings are no part of it; files that settings name are inputs.
