@@ -1,4 +1,7 @@
-"""Settings of a simulator's scorecard and of a judged benchmark."""
+"""Settings of the user simulator scorecard and of judged benchmarks.
+
+The docstring of a field is its description, so it is user-facing text.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from selfplay.serve.config import EndpointSettings
 
 
 class ScorecardConfig(Settings):
-    """Rows, people and optional judges of a scorecard."""
+    """Settings of a scorecard: its rows, the people to compare with, and the optional classifiers."""
 
     models: dict[str, str] = Field(default={})
     """Row → folder of a trained simulator (or of a base that was trained on both sides)."""
@@ -40,14 +43,14 @@ class ScorecardConfig(Settings):
 
 
 class JudgeEndpoint(EndpointSettings):
-    """A server of the judge."""
+    """Settings of the judge's server."""
 
     max_concurrency: Operational[int] = Field(64, ge=1)
     """Most requests at once; how many it really is follows the server."""
 
 
 class JudgeConfig(Settings):
-    """Answers to a question set, and who judges them how."""
+    """Settings of a judged benchmark: the question set, the models that answer, and the judge."""
 
     set: str
     """Shipped question set, or a YAML file of one."""

@@ -1,4 +1,8 @@
-"""95 % bootstrap intervals over conversations, the unit that was sampled (Efron, 1979; percentile method)."""
+"""Bootstrap intervals of 95 % over conversations, the unit that was sampled (Efron, 1979; percentile method).
+
+The module does not know what a conversation is: callers give a number of units and a statistic of their indices. Turns
+of one conversation are not independent, so intervals over turns would be too narrow.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ SUBSAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A figure with its 95 % interval and the number of conversations behind it."""
+    """A figure with its 95 % interval and the number of conversations it was computed from."""
 
     value: float
     low: float
@@ -28,10 +32,10 @@ class Measurement:
 
 
 def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Measurement:
-    """Resample `n` conversations with replacement and recompute `statistic` on their indices (n,).
+    """Interval of a statistic: resample `n` conversations with replacement and recompute it on their indices (n,).
 
     Raises:
-        ValueError: there is nothing to resample.
+        ValueError: `n` is 0.
     """
     import numpy as np
 
@@ -44,9 +48,13 @@ def bootstrap(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int 
 
 
 def subsampled(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0) -> Measurement:
-    """As `bootstrap`, for figures that drawing with replacement would change (shares of different things).
+    """Interval of a statistic that drawing with replacement would bias, such as a share of distinct items.
 
-    Subsamples of two thirds without replacement, their spread scaled to the full size (Politis and Romano, 1994).
+    The statistic is recomputed on subsamples of two thirds, drawn without replacement, and their spread is scaled to
+    the full size (Politis and Romano, 1994).
+
+    Raises:
+        ValueError: `n` is 0.
     """
     import numpy as np
 
@@ -56,6 +64,7 @@ def subsampled(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int
     size = max(1, 2 * n // 3)
     values = [statistic(draws.permutation(n)[:size]) for _ in range(SUBSAMPLES)]
     value = statistic(np.arange(n))
+    # One conversation has no smaller subsample; its interval is the figure itself.
     scale = (size / n / (1 - size / n)) ** 0.5 if size < n else 0.0
     low, high = (np.percentile(values, [2.5, 97.5]) - np.mean(values)) * scale + value
     return Measurement(value, float(low), float(high), n)
@@ -64,10 +73,14 @@ def subsampled(n: int, statistic: Callable[[NDArray[np.intp]], float], seed: int
 def between(
     n: int, m: int, statistic: Callable[[NDArray[np.intp], NDArray[np.intp]], float], seed: int = 0
 ) -> Measurement:
-    """As `bootstrap`, for a distance between two samples of `n` and `m` conversations, each resampled by itself.
+    """Interval of a distance between two samples of `n` and `m` conversations, each resampled by itself.
 
-    Resampling makes two samples differ more than they do, so the interval is moved by as much as the mean resampled
-    distance is above the measured one (Efron and Tibshirani 1993, chapter 10), and ends at 0.
+    Resampling makes two samples differ more than they do, so the interval is shifted by the difference between the mean
+    resampled distance and the measured one (Efron and Tibshirani 1993, chapter 10), and does not go below 0. The `n` of
+    the result is `m`.
+
+    Raises:
+        ValueError: `n` or `m` is 0.
     """
     import numpy as np
 
@@ -81,7 +94,7 @@ def between(
 
 
 def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64], seed: int = 0) -> Measurement:
-    """Sum over sum, as for bits per byte: conversations weigh by their size. Shapes (n,), (n,)."""
+    """Sum over sum with its interval, as for bits per byte: a conversation weighs by its size. Shapes (n,), (n,)."""
     return bootstrap(
         len(numerators), lambda rows: float(numerators[rows].sum() / max(denominators[rows].sum(), 1e-9)), seed
     )

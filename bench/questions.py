@@ -1,6 +1,9 @@
-"""Question files of benchmarks. They stay where they are: no question is part of this package.
+"""Reader of benchmark question files: FastChat, Arena-Hard, AlpacaEval and MT-Bench-101.
 
-Shapes, told apart by their keys:
+No question is part of this package; the files are read where they are. The module does not know where that is
+(`bench.assistant.sets`).
+
+The layout of a row is recognised by its keys:
     FastChat        {question_id, category, turns: [text ...], reference?: [text ...], required_temperature?}
     Arena-Hard      the same with turns of {content}
     AlpacaEval      {instruction, dataset}
@@ -22,12 +25,14 @@ _EXPECTED = "expected {question_id, category, turns: [text ...]}"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question.
+    """One question of a benchmark.
 
     Attributes:
-        turns: what is asked, one after the other; the model sees its own answers between them.
-        history: (user, assistant) rounds that come before, given with the question.
-        temperature: what answers are drawn at, where the question says so.
+        id: the id of the question, unique in its file.
+        category: the category of the question; empty if it has none.
+        turns: the user turns, asked one after the other; the model sees its own answers between them.
+        history: the (user, assistant) rounds that precede the question and are part of it.
+        temperature: the temperature of its answers, if the question requires one.
     """
 
     id: int | str
@@ -38,31 +43,32 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """All questions of a file.
+    """Read all questions of a file.
 
     Raises:
-        DataError: unreadable, empty, a line that is no question (with its place), or an id that comes twice.
+        DataError: the file is unreadable or empty, a line is not a question (the message gives its place), or an id
+            occurs twice.
     """
-    found: dict[int | str, Question] = {}
+    by_id: dict[int | str, Question] = {}
     for number, (place, row) in enumerate(rows_of(path), start=1):
         try:
             questions = list(_questions(row, number))
         except BadRow as error:
             raise DataError(f"{place}: {error}") from error
         for question in questions:
-            if question.id in found:
+            if question.id in by_id:
                 raise DataError(f"{place}: question id {question.id!r} comes twice; ids have to differ")
-            found[question.id] = question
-    if not found:
+            by_id[question.id] = question
+    if not by_id:
         raise DataError(f"{path}: holds no question; {_EXPECTED}, a line each")
-    return list(found.values())
+    return list(by_id.values())
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Any]]:
-    """Rows of a file with their places.
+    """Read the rows of a file, each with its place.
 
     Raises:
-        DataError: unreadable, or a line that is not JSON (with its place).
+        DataError: the file is unreadable, or a line is not JSON (the message gives its place).
     """
     for batch in read_batches(path):
         for row in batch.rows():
@@ -103,10 +109,10 @@ def _alpaca_eval(row: Mapping[str, Any], number: int) -> Iterator[Question]:
 
 def _mt_bench_101(row: Mapping[str, Any], number: int) -> Iterator[Question]:
     try:
-        rounds = [(given["user"], given["bot"]) for given in row["history"]]
+        rounds = [(exchange["user"], exchange["bot"]) for exchange in row["history"]]
     except (TypeError, KeyError) as error:
         raise BadRow("history is no list of {user, bot}") from error
-    if not rounds or not all(isinstance(text, str) for given in rounds for text in given):
+    if not rounds or not all(isinstance(text, str) for exchange in rounds for text in exchange):
         raise BadRow("history is no list of {user, bot} with texts")
     for at, (asked, _) in enumerate(rounds):
         name = f"{row.get('task', '')}-{row.get('id', number)}-{at + 1}"

@@ -1,1 +1,1 @@
-"""Assistants under a judge: question sets, answers, verdicts and standings, in FastChat's files."""
+"""Benchmark of assistants by a judge model: question sets, answers, judgments and standings, in FastChat's files."""

@@ -1,7 +1,10 @@
-"""Answers of models in FastChat's `model_answer/MODEL.jsonl`, and how they come about.
+"""Reader, writer and generator of model answers, in FastChat's `model_answer/MODEL.jsonl`.
 
-A row: {question_id, answer_id, model_id, choices: [{index, turns: [text ...]}], tstamp}. A turn without an answer holds
-FastChat's $ERROR$, and its choice says why in `errors`; turns that ran out of tokens are listed in `cut`.
+It knows nothing of judges, and nothing of how a model runs (`selfplay.serve`).
+
+A row: {question_id, answer_id, model_id, choices: [{index, turns: [text ...]}], tstamp}. The text of a
+turn without an answer is FastChat's $ERROR$, and its choice gives the cause in `errors`; turns that ran out of tokens
+are listed in `cut`. Both keys are additions to FastChat's layout and exist only where there is something to record.
 """
 
 from __future__ import annotations
@@ -32,7 +35,13 @@ NO_FIRST_ANSWER = "no_first_answer"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One try at a question. `errors`: why a turn (from 1 on) has no answer; `cut`: turns that ran out of tokens."""
+    """One try at a question.
+
+    Attributes:
+        turns: the answers, one for each turn of the question.
+        errors: why a turn has no answer, by the number of the turn, counted from 1.
+        cut: the numbers of the turns that ran out of tokens.
+    """
 
     turns: tuple[str, ...]
     errors: Mapping[int, str] = field(default_factory=dict)
@@ -40,41 +49,45 @@ class Choice:
 
 
 Answers = dict[int | str, list[Choice]]
-"""Choices by question id."""
+"""The choices of one model by question id."""
 
 
 def read_answers(path: Path, questions: Sequence[Question] = ()) -> Answers:
-    """Answers of a file: FastChat's, Vicuna-Bench's first ({question_id, text}), AlpacaEval's ({instruction, output}).
+    """Read the answers in a file.
+
+    The layout of a row is FastChat's, that of the first Vicuna-Bench ({question_id, text}) or AlpacaEval's
+    ({instruction, output}).
 
     Args:
-        questions: what AlpacaEval's answers are matched with, by their text.
+        questions: the questions that AlpacaEval's answers are matched with, by their text; its rows carry no id, and a
+            row that matches no question is skipped.
 
     Raises:
-        DataError: a row that is no answer.
+        DataError: a row is not an answer.
     """
     by_text = {question.turns[0]: question.id for question in questions}
-    found: Answers = {}
+    answers: Answers = {}
     for place, row in placed_rows(path) if path.suffix == ".jsonl" else rows_of(path):
         try:
             if "choices" in row:
-                found[row["question_id"]] = choices_of(row)
+                answers[row["question_id"]] = choices_of(row)
             elif "text" in row:
-                found[row["question_id"]] = [Choice((str(row["text"]),))]
+                answers[row["question_id"]] = [Choice((str(row["text"]),))]
             elif row["instruction"] in by_text:
-                found[by_text[row["instruction"]]] = [Choice((str(row["output"]),))]
+                answers[by_text[row["instruction"]]] = [Choice((str(row["output"]),))]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{place}: no answer ({type(error).__name__} {error}); expected "
                 "{question_id, model_id, choices: [{index, turns: [text ...]}]}"
             ) from error
-    return found
+    return answers
 
 
 def choices_of(row: Row) -> list[Choice]:
-    """The choices of a row in FastChat's layout.
+    """Parse the choices of a row in FastChat's layout.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: it has another one.
+        KeyError, TypeError, ValueError, AttributeError: the row has another layout.
     """
     if not row["choices"]:
         raise ValueError("no choices")
@@ -82,7 +95,7 @@ def choices_of(row: Row) -> list[Choice]:
 
 
 def answer_row(question: int | str, model: str, choices: Sequence[Choice]) -> Row:
-    """An answer as FastChat writes it, its keys in FastChat's order."""
+    """Build the row of an answer as FastChat writes it, with its keys in FastChat's order."""
     return {
         "question_id": question,
         "answer_id": uuid4().hex[:22],
@@ -96,8 +109,8 @@ def _choice(row: Any) -> Choice:
     turns = tuple(row["turns"])
     if not isinstance(row["turns"], list) or not turns or not all(isinstance(text, str) for text in turns):
         raise ValueError("turns are no list of texts")
-    told = {int(turn): str(cause) for turn, cause in row.get("errors", {}).items()}
-    errors = {turn: told.get(turn, "error") for turn, text in enumerate(turns, start=1) if text == ERROR}
+    causes = {int(turn): str(cause) for turn, cause in row.get("errors", {}).items()}
+    errors = {turn: causes.get(turn, "error") for turn, text in enumerate(turns, start=1) if text == ERROR}
     return Choice(turns, errors, tuple(row.get("cut", ())))
 
 
@@ -112,7 +125,7 @@ def _choice_row(index: int, choice: Choice) -> Row:
 
 @dataclass(slots=True)
 class Answering:
-    """What answering one model's questions came to."""
+    """Result of `answer_all`: how many questions were asked, how many were answered before, and the tokens spent."""
 
     asked: int = 0
     known: int = 0
@@ -130,13 +143,16 @@ async def answer_all(
     seed: int,
     on_done: Callable[[], None] = lambda: None,
 ) -> Answering:
-    """Answer what is not answered yet, all questions at once; a question's row is written when its last turn is done.
+    """Answer the questions that have no answer yet, all of them concurrently.
+
+    The row of a question is written when its last turn is done.
 
     Raises:
-        BackendError: the engine or the server is gone; rows written stay, the same command goes on with the others.
+        BackendError: the engine or the server is gone. The rows that were written stay; the same command continues
+            with the other questions.
     """
-    owed = unanswered(questions, read_answers(file.path), repeats)
-    done = Answering(known=len(questions) - len(owed))
+    pending = unanswered(questions, read_answers(file.path), repeats)
+    done = Answering(known=len(questions) - len(pending))
 
     async def answer(question: Question) -> None:
         sampler = model.sampler(Sampling(temperature=chosen.temperature(question), max_tokens=max_tokens))
@@ -146,45 +162,46 @@ async def answer_all(
         file.append(answer_row(question.id, model.name, [choice for choice, _ in tries]))
         on_done()
 
-    await run_all(map(answer, owed))
+    await run_all(map(answer, pending))
     order = {question.id: number for number, question in enumerate(questions)}
     file.sort_and_dedup(lambda row: row["question_id"], lambda row: order.get(row["question_id"], len(order)))
     return done
 
 
-def unanswered(questions: Sequence[Question], known: Answers, repeats: int) -> list[Question]:
-    """The questions that have too few tries, or one that failed for a cause that may pass."""
-    return [question for question in questions if not _settled(known.get(question.id, []), repeats)]
+def unanswered(questions: Sequence[Question], answers: Answers, repeats: int) -> list[Question]:
+    """The questions that have too few tries, or a try that failed for a cause that may not occur again."""
+    return [question for question in questions if not _settled(answers.get(question.id, []), repeats)]
 
 
 def _settled(choices: Sequence[Choice], repeats: int) -> bool:
     causes = {cause for choice in choices for cause in choice.errors.values()}
+    # A full context fails again in the same way, and so do the turns after it; every other cause may not occur again.
     return len(choices) >= repeats and causes <= {CONTEXT_FULL, NO_FIRST_ANSWER}
 
 
 async def _answer(question: Question, sampler: Sampler, seed: int, index: int) -> tuple[Choice, Usage]:
-    """One try: each turn after the model's own answers to those before."""
-    said: list[Turn] = []
+    """One try at a question: the model sees its own answers to the earlier turns."""
+    messages: list[Turn] = []
     for asked, answered in question.history:
-        said += [Turn("user", asked, "fixed"), Turn("assistant", answered, "fixed")]
+        messages += [Turn("user", asked, "fixed"), Turn("assistant", answered, "fixed")]
     turns: list[str] = []
     errors: dict[int, str] = {}
     cut: list[int] = []
     usage = Usage()
     drawn = derive_seed(seed, str(question.id), index)
     for number, text in enumerate(question.turns, start=1):
-        said.append(Turn("user", text, "fixed"))
+        messages.append(Turn("user", text, "fixed"))
         cause: str | None = NO_FIRST_ANSWER if errors else None
         if cause is None:
             try:
-                sampled = await sampler.sample(said, drawn, 0)
+                sampled = await sampler.sample(messages, drawn, 0)
             except RequestError as error:
                 sampled, cause = None, failed(error.cause)
             if sampled is None:
                 cause = cause or CONTEXT_FULL
             else:
                 usage += sampled.usage
-                said.append(sampled.turn)
+                messages.append(sampled.turn)
                 turns.append(sampled.turn.content)
                 cut += [number] if sampled.cut else []
         if cause is not None:

@@ -1,4 +1,7 @@
-"""Biases of a judge: position, length, and agreement with itself (arXiv:2306.05685)."""
+"""Biases of a judge: position bias, length bias and agreement with itself (arXiv:2306.05685).
+
+Every figure comes from the rows of a judgment file and the answers that were judged; no model is asked.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,34 @@ from bench.assistant.standings import failure_cause, over_questions, pooled, win
 from bench.intervals import Measurement, bootstrap
 
 FEWEST = 3
-"""Scores below which no correlation is computed."""
+"""Number of scores below which no correlation is computed."""
 
 
 def judge_figures(rows: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement]:
-    """Every figure that the rows of a judgment file allow, by its name."""
-    told = [row for row in rows if failure_cause(row) is None]
-    paired = bool(told) and "g1_winner" in told[0]
-    found = _pair_figures(told, answers) if paired else _single_figures(told, answers)
-    found["same verdict, repeats"] = pooled(told, _repeats_agree)
-    return {name: figure for name, figure in found.items() if figure is not None}
+    """Compute every figure that the rows of a judgment file allow, by the name of the figure."""
+    judged = [row for row in rows if failure_cause(row) is None]
+    paired = bool(judged) and "g1_winner" in judged[0]
+    figures = _pair_figures(judged, answers) if paired else _single_figures(judged, answers)
+    figures["same verdict, repeats"] = pooled(judged, _repeats_agree)
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _pair_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement | None]:
-    longer = [(row, length) for row in told if (length := _longer(row, answers)) and winner_of_game(row) != "tie"]
+def _pair_figures(judged: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement | None]:
+    longer = [(row, length) for row in judged if (length := _longer(row, answers)) and winner_of_game(row) != "tie"]
+    # By id(row): rows are dicts, which cannot be keys, and one question has a row for each turn and pair.
     favoured = {id(row): float(winner_of_game(row) == length) for row, length in longer}
     return {
-        "same verdict, orders": over_questions(told, lambda row: row["g1_winner"] == row["g2_winner"]),
-        "first position wins, where one does": pooled(told, _decided),
+        # Winners are names of models, not positions, so the same verdict in both orders reads the same.
+        "same verdict, orders": over_questions(judged, lambda row: row["g1_winner"] == row["g2_winner"]),
+        "first position wins, where one does": pooled(judged, _decided),
         "longer answer wins, where one does": over_questions([row for row, _ in longer], lambda row: favoured[id(row)]),
     }
 
 
-def _single_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement | None]:
+def _single_figures(judged: Sequence[Row], answers: Mapping[str, Answers]) -> dict[str, Measurement | None]:
     pairs = [
         (str(row["question_id"]), float(row["score"]), len(text.split()))
-        for row in told
+        for row in judged
         if (text := _text(answers, str(row["model"]), row)) is not None
     ]
     places: dict[str, list[int]] = defaultdict(list)
@@ -59,33 +64,35 @@ def _single_figures(told: Sequence[Row], answers: Mapping[str, Answers]) -> dict
 
 
 def _decided(row: Row) -> list[float]:
-    """Of a game's two orders, those with a winner: 1 where it stood first."""
+    """For each of a game's two orders that has a winner: 1 if the winner was in the first position, else 0."""
+    # The second order shows the answers the other way round, so model_2 is in the first position there.
     first_of = (("g1_winner", "model_1"), ("g2_winner", "model_2"))
     return [float(row[game] == first) for game, first in first_of if row[game] in ("model_1", "model_2")]
 
 
 def _longer(row: Row, answers: Mapping[str, Answers]) -> str | None:
-    """Which side's answer has more words; None where they have equally many, or are not here."""
-    one, other = (_text(answers, str(row[side]), row) for side in ("model_1", "model_2"))
-    if one is None or other is None or len(one.split()) == len(other.split()):
+    """The side whose answer has more words; None if both have equally many, or an answer is missing."""
+    first, second = (_text(answers, str(row[side]), row) for side in ("model_1", "model_2"))
+    if first is None or second is None or len(first.split()) == len(second.split()):
         return None
-    return "model_1" if len(one.split()) > len(other.split()) else "model_2"
+    return "model_1" if len(first.split()) > len(second.split()) else "model_2"
 
 
 def _text(answers: Mapping[str, Answers], model: str, row: Row) -> str | None:
-    """The answer that was judged."""
+    """The answer that was judged; None if it is missing."""
     choices = answers.get(model, {}).get(row["question_id"])
     if not choices:
         return None
+    # A side with fewer tries was judged with its last one; see `matches._of_question`.
     turns = choices[min(int(row.get("choice", 0)), len(choices) - 1)].turns
     turn = int(row.get("turn", 1))
     return turns[turn - 1] if len(turns) >= turn else None
 
 
 def _repeats_agree(row: Row) -> list[float]:
-    """Of the pairs of repeated verdicts, which are the same."""
-    told = [[verdict for verdict in order if verdict is not None] for order in row.get("repeats", [])]
-    return [float(one == other) for order in told for one, other in combinations(order, 2)]
+    """For each pair of repeated verdicts on one order: 1 if they are the same, else 0."""
+    orders = [[verdict for verdict in order if verdict is not None] for order in row.get("repeats", [])]
+    return [float(first == second) for order in orders for first, second in combinations(order, 2)]
 
 
 def _spearman(scores: NDArray[np.float64], lengths: NDArray[np.float64]) -> float:

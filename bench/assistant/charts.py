@@ -1,4 +1,6 @@
-"""Standings as pictures, PNG and SVG: radar of categories, bars with intervals, who wins against whom.
+"""Charts of standings, as PNG and SVG: a radar of categories, bars with intervals, and a matrix of win rates.
+
+They know nothing of files of judgments; `standings` computes what is drawn.
 
 Models differ by hatching, line and marker as well as by colour, so that a black-and-white print can be read.
 """
@@ -17,15 +19,15 @@ from bench.intervals import Measurement
 from selfplay.files import replacing
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#4d4d4d")
-"""Told apart with any colour vision (Okabe and Ito)."""
+"""Colours that can be distinguished with any colour vision (Okabe and Ito)."""
 _LINES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _HATCHES = ("", "///", "...", "xxx")
 _DRAWN = 8
-"""Models in a radar, the best ones."""
+"""The most models in a radar chart; the best ones are drawn."""
 _WIDTH = 7.5
 _FEWEST = 3
-"""Categories that make a radar."""
+"""The fewest categories that a radar chart is drawn for."""
 
 
 def write_charts(
@@ -36,32 +38,33 @@ def write_charts(
     compared: Sequence[Compared],
     matrix: Mapping[tuple[str, str], Measurement],
 ) -> list[str]:
-    """Draw what the figures allow.
+    """Draw the charts that the figures allow.
 
     Returns:
-        Names of the charts, without their endings.
+        The names of the charts, without their file endings.
     """
     drawings: dict[str, Callable[[Any], None]] = {}
-    categories = {one.model: one.categories for one in graded} | {one.model: one.categories for one in compared}
+    categories = {row.model: row.categories for row in graded} | {row.model: row.categories for row in compared}
     highest = 10.0 if graded else 1.0
-    if len({category for found in categories.values() for category in found}) >= _FEWEST:
+    if len({category for figures in categories.values() for category in figures}) >= _FEWEST:
         drawings["radar"] = partial(_radar, categories=dict(list(categories.items())[:_DRAWN]), highest=highest)
     bars = _bars_of(graded, compared)
     if bars:
         drawings["bars"] = partial(_bars, groups=bars, highest=highest)
     if len({model for pair in matrix for model in pair}) > 2:
         drawings["wins"] = partial(_wins, matrix=matrix)
-    counts = [one.overall.n for one in graded if one.overall] + [one.adjusted.n for one in compared if one.adjusted]
-    told = f"{title} ({max(counts, default=0):,} questions)"
+    counts = [row.overall.n for row in graded if row.overall] + [row.adjusted.n for row in compared if row.adjusted]
+    heading = f"{title} ({max(counts, default=0):,} questions)"
     width = max(_WIDTH, 0.55 * max(len(categories), 1))
-    return [_save(out, f"{name}_{kind}", told, draw, width) for kind, draw in drawings.items()]
+    return [_save(out, f"{name}_{kind}", heading, draw, width) for kind, draw in drawings.items()]
 
 
 def _save(out: Path, name: str, title: str, draw: Callable[[Any], None], width: float = _WIDTH) -> str:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": name, "hatch.linewidth": 0.6}):  # the same figures, the same file
+    # The salt of the SVG's ids is random by default: equal figures would give different files.
+    with matplotlib.rc_context({"svg.hashsalt": name, "hatch.linewidth": 0.6}):
         figure = Figure(figsize=(width, 5.5), layout="constrained", dpi=140)
         draw(figure)
         figure.suptitle(title, parse_math=False)
@@ -73,14 +76,14 @@ def _save(out: Path, name: str, title: str, draw: Callable[[Any], None], width: 
 
 
 def _radar(figure: Any, *, categories: Mapping[str, Mapping[str, Measurement]], highest: float) -> None:
-    """A line a model over all categories; a category without a figure leaves a gap."""
-    names = list(dict.fromkeys(name for found in categories.values() for name in found))
+    """Draw one line for each model over all categories; a category without a figure leaves a gap."""
+    names = list(dict.fromkeys(name for figures in categories.values() for name in figures))
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     axis = figure.add_subplot(projection="polar")
     axis.set_theta_offset(np.pi / 2)
     axis.set_theta_direction(-1)
-    for number, (model, found) in enumerate(categories.items()):
-        values = [found[name].value if name in found else np.nan for name in names]
+    for number, (model, figures) in enumerate(categories.items()):
+        values = [figures[name].value if name in figures else np.nan for name in names]
         axis.plot(
             [*angles, angles[0]], [*values, values[0]], label=model, linewidth=1.6, markersize=4,
             color=_COLOURS[number], linestyle=_LINES[number % len(_LINES)], marker=_MARKERS[number],
@@ -96,23 +99,23 @@ def _radar(figure: Any, *, categories: Mapping[str, Mapping[str, Measurement]], 
 
 
 def _bars_of(graded: Sequence[Graded], compared: Sequence[Compared]) -> dict[str, dict[str, Measurement | None]]:
-    """Bars by what they show, then by model."""
+    """Group the bars by what they show, then by model."""
     if compared:
-        return {"adjusted win rate": {one.model: one.adjusted for one in compared}}
-    turns = sorted({turn for one in graded for turn in one.turns})
-    groups = {"score": {one.model: one.overall for one in graded}} if graded else {}
+        return {"adjusted win rate": {row.model: row.adjusted for row in compared}}
+    turns = sorted({turn for row in graded for turn in row.turns})
+    groups = {"score": {row.model: row.overall for row in graded}} if graded else {}
     if len(turns) > 1:
-        groups |= {f"turn {turn}": {one.model: one.turns.get(turn) for one in graded} for turn in turns}
+        groups |= {f"turn {turn}": {row.model: row.turns.get(turn) for row in graded} for turn in turns}
     return groups
 
 
 def _bars(figure: Any, *, groups: Mapping[str, Mapping[str, Measurement | None]], highest: float) -> None:
-    """Bars with 95 % intervals, models side by side."""
+    """Draw bars with 95 % intervals, models side by side."""
     axis = figure.add_subplot()
     models = list(next(iter(groups.values())))
     width = 0.8 / len(groups)
-    for number, (what, found) in enumerate(groups.items()):
-        for nth, (place, estimate) in enumerate(_placed(models, found)):
+    for number, (what, estimates) in enumerate(groups.items()):
+        for nth, (place, estimate) in enumerate(_placed(models, estimates)):
             at = place + (number - (len(groups) - 1) / 2) * width
             below, above = estimate.value - estimate.low, estimate.high - estimate.value
             axis.bar(
@@ -134,21 +137,21 @@ def _bars(figure: Any, *, groups: Mapping[str, Mapping[str, Measurement | None]]
         _legend(figure, axis)
 
 
-def _placed(models: Sequence[str], found: Mapping[str, Measurement | None]) -> Iterator[tuple[int, Measurement]]:
+def _placed(models: Sequence[str], estimates: Mapping[str, Measurement | None]) -> Iterator[tuple[int, Measurement]]:
     for place, model in enumerate(models):
-        estimate = found.get(model)
+        estimate = estimates.get(model)
         if estimate is not None:
             yield place, estimate
 
 
 def _wins(figure: Any, *, matrix: Mapping[tuple[str, str], Measurement]) -> None:
-    """Adjusted win rate of the row's model over the column's: light loses, dark wins."""
-    strength = {model: np.mean([rate.value for (one, _), rate in matrix.items() if one == model])
+    """Draw the adjusted win rate of the row's model over the column's: light loses, dark wins."""
+    strength = {model: np.mean([rate.value for (first, _), rate in matrix.items() if first == model])
                 for pair in matrix for model in pair}  # fmt: skip
     models = sorted(strength, key=lambda model: -strength[model])
     values = np.full((len(models), len(models)), np.nan)
-    for (one, other), rate in matrix.items():
-        values[models.index(one), models.index(other)] = rate.value
+    for (first, second), rate in matrix.items():
+        values[models.index(first), models.index(second)] = rate.value
     axis = figure.add_subplot()
     image = axis.imshow(values, cmap="Greys", vmin=0, vmax=1)
     for (row, column), value in np.ndenumerate(values):
@@ -165,4 +168,4 @@ def _legend(figure: Any, axis: Any) -> None:
     handles, labels = axis.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # a dollar in a name is a dollar
+        text.set_parse_math(False)  # else a dollar sign in a name starts a formula

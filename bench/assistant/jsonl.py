@@ -1,4 +1,8 @@
-"""JSON-lines files that grow a row at a time, have one writer, and are whole after a kill but for half a last line."""
+"""Append-only JSON-lines files with one writer at a time, readable after a kill.
+
+A file grows by one row at a time, so a kill can damage at most its last line, which readers leave out and the next
+writer cuts off. The module does not know what the rows mean.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +20,34 @@ Row = dict[str, Any]
 
 
 class RowFile:
-    """A file held by this process. Use `open_locked`."""
+    """A JSON-lines file that is open and locked by this process. Create it with `open_locked`."""
 
     def __init__(self, path: Path, file: IO[Any]) -> None:
         self.path = path
         self._file = file
         self.rows: list[Row] = _repaired(path, file)
-        """What it holds, in order."""
+        """The rows of the file, in order."""
 
     def append(self, row: Row) -> None:
-        """Write a row; it is the system's once this returns, and the disk's at the end."""
+        """Write a row. It survives a kill of the process once this returns, and a power cut once the file is closed."""
         self._file.write(_line(row))
         self._file.flush()
         self.rows.append(row)
 
     def sort_and_dedup(self, key: Callable[[Row], Any], order: Callable[[Row], Any]) -> None:
-        """Keep the last row of each key, in order, as FastChat leaves its files."""
+        """Keep the last row of each key, sorted by `order`, as FastChat leaves its files."""
         kept = sorted({key(row): row for row in self.rows}.values(), key=order)
         if kept == self.rows:
             return
         with replacing(self.path) as partial:
             partial.write_bytes(b"".join(map(_line, kept)))
+        # The lock belongs to the replaced file, not to the name: the new file has to be opened and locked itself.
         old, self._file = self._file, _locked(self.path)
         old.close()
         self.rows = kept
 
     def close(self) -> None:
-        """Bring it to the disk and let it go."""
+        """Flush the file to the disk, close it and release its lock."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -50,31 +55,31 @@ class RowFile:
 
 @contextmanager
 def open_locked(path: Path) -> Iterator[RowFile]:
-    """A file for appending; half a row at its end, of a writer that was killed, is cut off.
+    """Open a file for appending, with a lock; a partial last row, of a writer that was killed, is cut off.
 
     Raises:
-        ConfigError: another process writes to it.
-        DataError: a row that cannot be read, with its line.
+        ConfigError: another process writes to the file.
+        DataError: a row cannot be read; the message gives its line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = RowFile(path, _locked(path))
+    row_file = RowFile(path, _locked(path))
     try:
-        yield held
+        yield row_file
     finally:
-        held.close()
+        row_file.close()
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; half a row at its end is left out.
+    """Read the rows of a file; a partial last row is left out.
 
     Raises:
-        DataError: missing, or a row that cannot be read, with its line.
+        DataError: the file is missing, or a row cannot be read; the message gives its line.
     """
     return [row for _, row in placed_rows(path)]
 
 
 def placed_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The same with the place of each, `path:line`.
+    """Read the rows of a file, each with its place, `path:line`.
 
     Raises:
         DataError: see `read_rows`.
@@ -87,18 +92,19 @@ def placed_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _locked(path: Path) -> IO[Any]:
-    """The file under a name, open and locked; opened again if it was replaced between the two."""
+    """Open and lock the file under a name."""
     while True:
         file = try_lock(path, "ab")
         if file is None:
             raise ConfigError(f"another run writes {path}; wait for it, or give this one another --out")
+        # The file may have been replaced between opening and locking: then the lock is on a file without a name.
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()
 
 
 def _repaired(path: Path, file: IO[Any]) -> list[Row]:
-    """The rows; half a one is cut off, and a last one without its newline gets it."""
+    """Read the rows, cut off a partial last row, and add the newline to a whole last row that lacks it."""
     content = path.read_bytes()
     whole = _whole(content)
     rows = [row for _, row in _parsed(path, content[:whole])]
@@ -111,7 +117,7 @@ def _repaired(path: Path, file: IO[Any]) -> list[Row]:
 
 
 def _whole(content: bytes) -> int:
-    """Length of what is whole: up to the last newline, or to the end where the last line is an object too."""
+    """Length of the part with whole rows: up to the last newline, or to the end if the last line is an object too."""
     end = content.rfind(b"\n") + 1
     try:
         return len(content) if isinstance(json.loads(content[end:]), dict) else end

@@ -1,7 +1,11 @@
-"""Asking the judge: verdicts by match, in FastChat's `model_judgment/JUDGE_single.jsonl` and `JUDGE_pair.jsonl`.
+"""Client of the judge: asks for verdicts and writes the judgments in FastChat's files.
 
-An unparsed verdict is asked for again, warmer; what stays without one is written as FastChat writes it (score -1,
-winner `error`) with its cause beside it, and counted wherever scores are shown.
+The files are `model_judgment/JUDGE_single.jsonl` and `JUDGE_pair.jsonl`. The module does not know which judgments a
+benchmark needs (`matches`) or how a verdict is written in a text (`verdicts`).
+
+If a verdict cannot be parsed, the judge is asked again at a higher temperature. A judgment that still has no verdict is
+written as FastChat writes it (score -1, winner `error`), with its cause as an additional key, and counted wherever
+scores are shown.
 """
 
 from __future__ import annotations
@@ -27,45 +31,45 @@ from selfplay.serve.run_all import run_all
 
 TRIES = 3
 WARMER = 0.7
-"""Temperature of tries after an unparsed verdict; the first one is greedy, as in FastChat."""
+"""Temperature of the tries after an unparsed verdict; the first try is greedy, as in FastChat."""
 UNPARSED, CUT, TOO_LONG = "unparsed", "unparsed:cut", "too_long"
 _PLACES = ("A", "tie", "B")
 PASSING = (UNPARSED, "failed:")
-"""Causes that another run tries again."""
+"""Beginnings of the causes that another run tries again; "unparsed" covers "unparsed:cut" as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """How verdicts are asked for."""
+    """Settings of judging: how verdicts are asked for."""
 
     repeats: int = 1
-    """Verdicts on each answer; the median counts."""
+    """Number of verdicts on each answer; their median counts."""
     max_tokens: int = 2048
     structured: bool = False
-    """Ask for JSON by schema."""
+    """Whether the judge is asked for JSON by schema."""
     seed: int = 0
 
 
 @dataclass(slots=True)
 class JudgeResult:
-    """What judging came to."""
+    """Result of `judge_all`: judgments known before, matches asked now, and judgments without a verdict."""
 
     known: int = 0
     asked: int = 0
     unjudged: Counter[str] = field(default_factory=Counter)
-    """By cause, what was known before included."""
+    """Judgments without a verdict by cause, those of earlier runs included."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What one try to get a verdict gave: a rating or a winner, or why there is none."""
+    """A verdict of the judge: a rating or a winner, or the cause for which there is none."""
 
     value: Any
     text: str
     cause: str | None
     usage: Usage
     detail: str = ""
-    """What the server said, where it failed."""
+    """The error message of the server, if a request failed."""
 
 
 async def judge_all(
@@ -75,20 +79,22 @@ async def judge_all(
     how: Judging,
     on_done: Callable[[Usage], None] = lambda used: None,
 ) -> JudgeResult:
-    """Judge what is not judged yet, all at once; a match's row is written when its last verdict is there.
+    """Judge the matches that have no judgment yet, all of them concurrently.
+
+    The row of a match is written when its last verdict has arrived.
 
     Args:
-        on_done: told what each match took.
+        on_done: called after each match with the tokens that it took.
 
     Raises:
-        BackendError: the judge is gone; rows written stay, the same command goes on with the others.
+        BackendError: the judge is gone. The rows that were written stay; the same command continues with the others.
     """
-    owed = unjudged(matches, file.rows, judge.name, how.repeats)
-    done = JudgeResult(known=len(matches) - len(owed))
+    pending = unjudged(matches, file.rows, judge.name, how.repeats)
+    done = JudgeResult(known=len(matches) - len(pending))
 
-    async def one(match: Match) -> None:
+    async def judge_match(match: Match) -> None:
         used = Usage()
-        if match.unanswered is not None:
+        if match.unanswered is not None:  # nothing to ask: a row of two failed orders, of which a grade uses the first
             file.append(_row(match, judge.name, how, [[_Verdict(None, ERROR, match.unanswered, Usage())]] * 2))
         else:
             orders = [await _verdicts(match, order, judge, how) for order in range(len(match.asked))]
@@ -99,26 +105,29 @@ async def judge_all(
 
     order = {match.key(judge.name): number for number, match in enumerate(matches)}
     try:
-        await run_all(map(one, owed))
-    finally:  # rows that were judged again stand twice until then
+        await run_all(map(judge_match, pending))
+    finally:  # a match that was judged again has two rows until here
         file.sort_and_dedup(key_of, lambda row: order.get(key_of(row), len(order)))
     done.unjudged = Counter(row["cause"] for row in file.rows if "cause" in row and key_of(row) in order)
     return done
 
 
 def unjudged(matches: Sequence[Match], rows: Sequence[Row], judge: str, repeats: int = 1) -> list[Match]:
-    """The matches without a verdict on these very answers, asked for as often, or without one for now."""
+    """The matches that have no settled judgment of exactly these answers with this number of repeats.
+
+    The prompt is part of the comparison, since it contains the answers: new answers are judged again.
+    """
     settled = {key for row in rows if _settled(row, repeats) for key in _known_by(row)}
     return [match for match in matches if (*match.key(judge), (match.asked or (ERROR,))[0]) not in settled]
 
 
 def _known_by(row: Row) -> list[tuple[Any, ...]]:
-    """Key and first prompt; a game is the same one with its models the other way round."""
-    found = [(*key_of(row), _asked(row))]
+    """Key and first prompt of a row; a game is also known by those of its models the other way round."""
+    keys = [(*key_of(row), _asked(row))]
     if "model_1" in row:
         turned = {**row, "model_1": row["model_2"], "model_2": row["model_1"]}
-        found.append((*key_of(turned), str(row.get("g2_user_prompt"))))
-    return found
+        keys.append((*key_of(turned), str(row.get("g2_user_prompt"))))
+    return keys
 
 
 def _settled(row: Row, repeats: int) -> bool:
@@ -135,12 +144,13 @@ async def _verdicts(match: Match, order: int, judge: ChatModel, how: Judging) ->
 
 
 async def _verdict(match: Match, order: int, repeat: int, judge: ChatModel, how: Judging) -> _Verdict:
-    """One verdict, asked for up to three times while it cannot be parsed."""
+    """Ask for one verdict, up to three times while it cannot be parsed."""
     turns = [Turn("system", match.system, "fixed"), Turn("user", match.asked[order], "fixed")]
     seed = derive_seed(how.seed, *map(str, match.key("")), order, repeat)
     schema = schema_of(match.format) if how.structured else None
     usage, text, cut = Usage(), "", False
     for attempt in range(TRIES):
+        # A repeat is warm from its first try on: greedy repeats would all give the same verdict.
         warm = WARMER if attempt or repeat else 0.0
         sampler = judge.sampler(Sampling(temperature=warm, max_tokens=how.max_tokens), schema)
         try:
@@ -158,7 +168,7 @@ async def _verdict(match: Match, order: int, repeat: int, judge: ChatModel, how:
 
 
 def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verdict]]) -> Row:
-    """A judgment as FastChat writes it, its keys in FastChat's order; what FastChat does not know comes after them."""
+    """Build the row of a judgment with FastChat's keys in FastChat's order, then the keys that FastChat lacks."""
     asked = match.asked or (ERROR, ERROR)
     lost = [tries[0] for tries in orders if not any(verdict.cause is None for verdict in tries)]
     if len(match.models) == 1:
@@ -174,7 +184,7 @@ def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verd
             "tstamp": time.time(),
         }
     else:
-        (first, one), (second, other) = (_winner(tries, order) for order, tries in enumerate(orders))
+        (first, first_verdict), (second, second_verdict) = (_winner(tries, order) for order, tries in enumerate(orders))
         row = {
             "question_id": match.question,
             "model_1": match.models[0],
@@ -183,9 +193,9 @@ def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verd
             "g2_winner": second,
             "judge": [judge, match.prompt],
             "g1_user_prompt": asked[0],
-            "g1_judgment": one.text,
+            "g1_judgment": first_verdict.text,
             "g2_user_prompt": asked[1],
-            "g2_judgment": other.text,
+            "g2_judgment": second_verdict.text,
             "turn": match.turn,
             "tstamp": time.time(),
         }
@@ -193,7 +203,7 @@ def _row(match: Match, judge: str, how: Judging, orders: Sequence[Sequence[_Verd
 
 
 def _beyond_fastchat(match: Match, how: Judging, orders: Sequence[Sequence[_Verdict]], lost: Sequence[_Verdict]) -> Row:
-    """Keys that only exist where there is something to say."""
+    """The keys that FastChat lacks; each exists only where it carries information."""
     row: Row = {}
     if match.choice:
         row["choice"] = match.choice
@@ -206,7 +216,7 @@ def _beyond_fastchat(match: Match, how: Judging, orders: Sequence[Sequence[_Verd
 
 
 def _score(tries: Sequence[_Verdict]) -> tuple[int | float, _Verdict]:
-    """The median rating, and the judgment nearest to it."""
+    """The median rating, and the verdict nearest to it."""
     rated = [verdict for verdict in tries if verdict.cause is None]
     if not rated:
         return -1, tries[0]
@@ -215,12 +225,13 @@ def _score(tries: Sequence[_Verdict]) -> tuple[int | float, _Verdict]:
 
 
 def _winner(tries: Sequence[_Verdict], order: int) -> tuple[str, _Verdict]:
-    """The median of one order's verdicts (A, tie, B; a tie between two of them), and a judgment that says so."""
+    """The median of one order's verdicts on the scale A, tie, B, and a verdict that agrees with it."""
     names: Mapping[str, str] = {"A": "model_1", "B": "model_2"} if order == 0 else {"A": "model_2", "B": "model_1"}
-    told = [verdict for verdict in tries if verdict.cause is None]
-    if not told:
+    parsed = [verdict for verdict in tries if verdict.cause is None]
+    if not parsed:
         return "error", tries[0]
-    middle = int(median(_PLACES.index(verdict.value) - 1 for verdict in told))
+    # int() rounds towards 0, so a median half-way between a tie and a winner is a tie, whoever the winner is.
+    middle = int(median(_PLACES.index(verdict.value) - 1 for verdict in parsed))
     winner = _PLACES[middle + 1]
-    shown = next((verdict for verdict in told if verdict.value == winner), told[0])
+    shown = next((verdict for verdict in parsed if verdict.value == winner), parsed[0])
     return names.get(winner, winner), shown

@@ -1,4 +1,7 @@
-"""The plan of a judged benchmark: which judgments there have to be, in FastChat's order and with its prompts. Pure."""
+"""Plan of a judged benchmark: the judgments to be made, in FastChat's order and with its prompts.
+
+Pure functions: the module reads no file, asks no judge and does not know which judgments exist already (`judge`).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from bench.questions import Question
 from selfplay.errors import DataError
 
 NO_ANSWER = "no_answer"
-"""Cause of a match whose answers have no such turn."""
+"""Cause of a match in which an answer lacks the turn to be judged."""
 Mode = Literal["single", "pairwise-baseline", "pairwise-all"]
 Prompts = Mapping[str, Mapping[str, Any]]
 
@@ -25,12 +28,15 @@ class Match:
     """One judgment to be made: of a model's answer, or of two models' (both orders).
 
     Attributes:
-        turn: which turn is judged, 1 or 2.
-        choice: which of the tries.
-        prompt: name of the judge prompt.
-        format: what the verdict looks like.
-        asked: the user prompt; in pairs both orders.
-        unanswered: why there is nothing to judge, if so.
+        question: the id of the question.
+        models: the model, or the two models that are compared.
+        turn: the turn that is judged, 1 or 2.
+        choice: the number of the try, counted from 0.
+        prompt: the name of the judge prompt.
+        format: the output format of the verdict (`verdicts`).
+        system: the system prompt of the judge.
+        asked: the user prompt; for two models one in each order.
+        unanswered: the cause for which there is nothing to judge, or None.
     """
 
     question: int | str
@@ -44,27 +50,27 @@ class Match:
     unanswered: str | None = None
 
     def key(self, judge: str) -> tuple[Any, ...]:
-        """What a judgment is known by."""
+        """The key that identifies a judgment."""
         return (self.question, *self.models, self.turn, self.choice, judge, self.prompt)
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
-    """The same of a row of a judgment file."""
+    """The key of a row of a judgment file, equal to `Match.key` of its match."""
     models = (row["model"],) if "model" in row else (row["model_1"], row["model_2"])
     return (row["question_id"], *models, row.get("turn", 1), row.get("choice", 0), *row["judge"])
 
 
 @dataclass(slots=True)
 class MatchPlan:
-    """Matches, and what cannot become one."""
+    """The planned matches, and the counts of what cannot be judged."""
 
     matches: list[Match] = field(default_factory=list)
     missing: Counter[str] = field(default_factory=Counter)
-    """Questions that a model has no answer to, by model."""
+    """Number of questions without an answer, by model."""
     foreign: Counter[str] = field(default_factory=Counter)
-    """Answers to questions that are not in the set, by model."""
+    """Number of answers to questions that are not in the set, by model."""
     no_second: int = 0
-    """Questions of one turn in a set where others have two."""
+    """Number of questions with one turn, in a set where others have two."""
 
 
 def plan_matches(
@@ -76,20 +82,20 @@ def plan_matches(
     mode: Mode,
     baseline: str | None = None,
 ) -> MatchPlan:
-    """Every judgment of a mode.
+    """Plan every judgment of a mode.
 
     Args:
-        answers: by model; in pairwise-baseline the baseline's among them.
-        references: None: no judge sees a reference answer.
+        answers: the answers by model; in pairwise-baseline those of the baseline are among them.
+        references: the reference answers; None: the judge sees no reference answer.
 
     Raises:
-        DataError: a reference answer or a judge prompt is missing.
+        DataError: a reference answer or a judge prompt is missing, or a prompt cannot be filled.
     """
     planned = MatchPlan()
-    for model, known in answers.items():
+    for model, model_answers in answers.items():
         ids = {question.id for question in questions}
-        planned.missing[model] = sum(question.id not in known for question in questions)
-        planned.foreign[model] = sum(id not in ids for id in known)
+        planned.missing[model] = sum(question.id not in model_answers for question in questions)
+        planned.foreign[model] = sum(id not in ids for id in model_answers)
     planned.no_second = sum(len(q.turns) == 1 for q in questions) if any(len(q.turns) > 1 for q in questions) else 0
     names = chosen.single if mode == "single" else chosen.pairwise
     teams = list(_teams(list(answers), mode, baseline))
@@ -114,7 +120,7 @@ def _teams(models: Sequence[str], mode: Mode, baseline: str | None) -> Iterator[
         assert baseline is not None
         yield from ((model, baseline) for model in models if model != baseline)
     else:
-        yield from ((one, other) for at, one in enumerate(models) for other in models[at + 1 :])
+        yield from ((first, second) for at, first in enumerate(models) for second in models[at + 1 :])
 
 
 def _prompt(prompts: Prompts, names: PromptNames, turn: int, referred: bool) -> Mapping[str, Any]:
@@ -128,17 +134,17 @@ def _prompt(prompts: Prompts, names: PromptNames, turn: int, referred: bool) -> 
 
 
 def _reference(references: Answers | None, question: Question) -> tuple[str, ...]:
-    found = (references or {}).get(question.id)
-    if not found or len(found[0].turns) < len(question.turns):
+    choices = (references or {}).get(question.id)
+    if not choices or len(choices[0].turns) < len(question.turns):
         raise DataError(
             f"question {question.id} ({question.category}): no reference answer; add it to the file of references, or "
             "judge without any (--no-reference)"
         )
-    return found[0].turns
+    return choices[0].turns
 
 
 def _question_values(question: Question, turn: int, reference: tuple[str, ...] | None) -> dict[str, str]:
-    """The fields of a judge prompt that do not depend on answers. Rounds before the question are part of it."""
+    """The fields of a judge prompt that do not depend on answers. The history of a question is part of its text."""
     first = question.turns[0]
     if question.history:
         rounds = [f"User: {asked}\n\nAssistant: {answered}" for asked, answered in question.history]
@@ -157,7 +163,7 @@ def _of_question(
     prompt: Mapping[str, Any],
     values: Mapping[str, str],
 ) -> Iterator[Match]:
-    """A match a try; a side with fewer tries meets the others with its last one."""
+    """Plan one match for each try; a model with fewer tries than the other takes part with its last one again."""
     for number in range(max(map(len, tries))):
         chosen = [choices[min(number, len(choices) - 1)] for choices in tries]
         causes = [choice.errors[turn] for choice in chosen if turn in choice.errors]
@@ -173,10 +179,10 @@ def _of_question(
 
 def _answer_values(order: Sequence[Choice], turn: int) -> dict[str, str]:
     sides = [""] if len(order) == 1 else ["_a", "_b"]
-    found = {}
+    values = {}
     for side, choice in zip(sides, order, strict=True):
         if turn == 1:
-            found[f"answer{side}"] = choice.turns[0]
+            values[f"answer{side}"] = choice.turns[0]
         else:
-            found |= {f"answer{side}_1": choice.turns[0], f"answer{side}_2": choice.turns[1]}
-    return found
+            values |= {f"answer{side}_1": choice.turns[0], f"answer{side}_2": choice.turns[1]}
+    return values

@@ -1,4 +1,7 @@
-"""A question set made ready for models and a judge: checked before anything is asked, and what it will take."""
+"""Preparation of a judged benchmark: checks of the set, the models and the judge, and the estimate of its cost.
+
+Everything that can be wrong is found here, before a model or a judge is asked anything. Nothing is generated here.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 VERDICT_TOKENS, ANSWER_TOKENS = 200, 300
-"""What a verdict, and an answer that is not there yet, are reckoned at before they are asked for."""
+"""Estimated tokens of a verdict, and of an answer that does not exist yet."""
 TOKEN_CHARACTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A set made ready: whatever can be wrong with its files, prompts, names and judge has been looked at."""
+    """A question set whose files, prompts, names and judge have been checked."""
 
     files: SetFiles
     questions: list[Question]
@@ -35,18 +38,22 @@ class Benchmark:
     references: Answers | None
     folder: Path
     baseline: str | None
-    """In pairwise-baseline only."""
+    """The baseline model; None in every mode but pairwise-baseline."""
     judge: str
-    """The judge's name in files; empty without one."""
+    """The name of the judge in files; empty without a judge."""
 
     @property
     def set(self) -> QuestionSet:
-        """The set."""
+        """The question set."""
         return self.files.set
 
 
 def prepare_benchmark(config: JudgeConfig, out: Path, say: Say) -> Benchmark:
-    """Read the set and prove it fit for what is asked, before anything is generated."""
+    """Read the question set and check that it fits the settings, before anything is generated.
+
+    Raises:
+        ConfigError, DataError: the set, its files or the judge cannot be used with these settings.
+    """
     from bench.assistant.answers import read_answers
     from bench.assistant.sets import DEFAULT_TEMPERATURE, open_set
 
@@ -72,10 +79,10 @@ def prepare_benchmark(config: JudgeConfig, out: Path, say: Say) -> Benchmark:
 
 
 def _prove(config: JudgeConfig, benchmark: Benchmark) -> None:
-    """Fill every judge prompt once, with answers made up.
+    """Check the judge prompts by filling each of them once with placeholder answers.
 
     Raises:
-        DataError: a prompt or a reference answer is missing, or a prompt that cannot be filled or answered in JSON.
+        DataError: a prompt or a reference answer is missing, or a prompt cannot be filled or answered in JSON.
     """
     from bench.assistant.matches import plan_matches
     from bench.assistant.verdicts import schema_of
@@ -97,29 +104,29 @@ def _made_up(questions: Sequence[Question]) -> Answers:
 
 
 def resolve_models(config: JudgeConfig, benchmark: Benchmark) -> dict[str, str]:
-    """Where each model's answers come from: a folder or URL that answers, a published set, or nothing but its file.
+    """Resolve where the answers of each model come from: a model folder, a URL, published answers, or an existing file.
 
     Raises:
-        ModelError: a model that is nowhere.
+        ModelError: the answers of a model come from none of these.
     """
     baseline = benchmark.baseline
     asked = {**config.models, **({baseline: baseline} if baseline and baseline not in config.models else {})}
     for name, where in asked.items():
         path = answer_file(benchmark.folder, name)
         if not (is_url(where) or is_here(where) or where in benchmark.set.answers or path.exists()):
-            known = f"; published are {', '.join(benchmark.set.answers)}" if benchmark.set.answers else ""
+            published = f"; published are {', '.join(benchmark.set.answers)}" if benchmark.set.answers else ""
             raise ModelError(
-                f"{name}: {where!r} is no model folder and no URL, and {path} does not exist{known}; give "
+                f"{name}: {where!r} is no model folder and no URL, and {path} does not exist{published}; give "
                 "NAME=FOLDER or NAME=URL, or put its answers there"
             )
     return asked
 
 
 def answer_file(folder: Path, model: str) -> Path:
-    """Where a model's answers are.
+    """The path of the file with a model's answers.
 
     Raises:
-        ConfigError: a name that is no file name.
+        ConfigError: the name of the model cannot be a file name.
     """
     if not model or "/" in model or model.startswith("."):
         raise ConfigError(f"{model!r} cannot name a file of answers; give another, as in NAME=FOLDER")
@@ -127,10 +134,13 @@ def answer_file(folder: Path, model: str) -> Path:
 
 
 def plan_judgments(config: JudgeConfig, benchmark: Benchmark, say: Say, guess: bool = False) -> MatchPlan:
-    """The judgments to be made; what is missing or does not belong is said.
+    """Plan the judgments to be made; missing answers and answers to other questions are reported through `say`.
 
     Args:
-        guess: make up the answers that are not there yet.
+        guess: use placeholder answers where there are none yet, to estimate the cost.
+
+    Raises:
+        DataError: too few models have answers.
     """
     from bench.assistant.answers import read_answers
     from bench.assistant.matches import plan_matches
@@ -141,37 +151,37 @@ def plan_judgments(config: JudgeConfig, benchmark: Benchmark, say: Say, guess: b
     files = {name: answer_file(benchmark.folder, name) for name in names}
     answers = {name: read_answers(path) if path.exists() else {} for name, path in files.items()}
     if guess:
-        answers = {name: {**_made_up(benchmark.questions), **known} for name, known in answers.items()}
-    answers = {name: known for name, known in answers.items() if known}
+        answers = {name: {**_made_up(benchmark.questions), **model_answers} for name, model_answers in answers.items()}
+    answers = {name: model_answers for name, model_answers in answers.items() if model_answers}
     if len(answers) < (1 if config.mode == "single" else 2):
         raise DataError(
             f"{folder}: answers of {', '.join(answers) or 'no model'}; --mode {config.mode} needs "
             f"{'one model' if config.mode == 'single' else 'two models'} or more, give --model"
         )
-    found = plan_matches(
+    plan = plan_matches(
         benchmark.set, benchmark.questions, answers, benchmark.references, benchmark.prompts, config.mode, baseline
     )
     for name in answers:
-        if found.missing[name]:
-            say(f"{name}: {found.missing[name]:,} questions have no answer and are not judged")
-        if found.foreign[name]:
-            say(f"{name}: {found.foreign[name]:,} answers are to questions that are not in the set; left out")
-    if found.no_second:
-        say(f"{found.no_second:,} questions have no second turn; their first alone is judged")
-    return found
+        if plan.missing[name]:
+            say(f"{name}: {plan.missing[name]:,} questions have no answer and are not judged")
+        if plan.foreign[name]:
+            say(f"{name}: {plan.foreign[name]:,} answers are to questions that are not in the set; left out")
+    if plan.no_second:
+        say(f"{plan.no_second:,} questions have no second turn; their first alone is judged")
+    return plan
 
 
 def say_cost(config: JudgeConfig, benchmark: Benchmark, models: Mapping[str, str], say: Say) -> None:
-    """What a run would ask, answers that are not there yet reckoned at 300 tokens."""
+    """Report what a run would ask; an answer that does not exist yet is estimated at 300 tokens."""
     from bench.assistant.answers import read_answers, unanswered
     from bench.assistant.jsonl import read_rows
     from bench.assistant.judge import unjudged
 
     for name, where in models.items():
         path = answer_file(benchmark.folder, name)
-        known = read_answers(path) if path.exists() else {}
-        owed = unanswered(benchmark.questions, known, config.repeats) if is_url(where) or is_here(where) else []
-        say(f"{name}: {len(owed):,} of {len(benchmark.questions):,} questions to answer")
+        answers = read_answers(path) if path.exists() else {}
+        pending = unanswered(benchmark.questions, answers, config.repeats) if is_url(where) or is_here(where) else []
+        say(f"{name}: {len(pending):,} of {len(benchmark.questions):,} questions to answer")
     if benchmark.judge:
         matches = plan_judgments(config, benchmark, say, guess=True).matches
         path = judgment_file(benchmark, config.mode)
@@ -179,9 +189,9 @@ def say_cost(config: JudgeConfig, benchmark: Benchmark, models: Mapping[str, str
         say(describe_cost(unjudged(matches, rows, benchmark.judge, config.judge_repeats), config))
 
 
-def describe_cost(owed: Sequence[Match], config: JudgeConfig) -> str:
-    """What the judgments still to be made take, about."""
-    asked = [text for match in owed for text in match.asked]
+def describe_cost(pending: Sequence[Match], config: JudgeConfig) -> str:
+    """Describe the estimated cost of judgments that are still to be made."""
+    asked = [text for match in pending for text in match.asked]
     verdicts = len(asked) * config.judge_repeats
     prompts = sum(len(text) for text in asked) * config.judge_repeats // TOKEN_CHARACTERS
     sampled = verdicts * VERDICT_TOKENS
@@ -191,12 +201,12 @@ def describe_cost(owed: Sequence[Match], config: JudgeConfig) -> str:
 
 
 def judgment_file(benchmark: Benchmark, mode: str) -> Path:
-    """Where a judge's verdicts are; FastChat's name for it."""
+    """The path of the file with a judge's judgments, named as FastChat names it."""
     kind = "single" if mode == "single" else "pair"
     return benchmark.folder / "model_judgment" / f"{benchmark.judge}_{kind}.jsonl"
 
 
 def cost(config: JudgeConfig, prompt_tokens: int, sampled_tokens: int) -> float:
-    """Money, at the prices of the judge's server."""
+    """The cost in money, at the prices of the judge's server (for a million tokens)."""
     price = config.judge_endpoint
     return (prompt_tokens * price.input_price + sampled_tokens * price.output_price) / 1e6

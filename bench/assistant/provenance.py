@@ -1,4 +1,8 @@
-"""The provenance of answer and judgment files, so that the rows of another model never end in them unseen."""
+"""Provenance records of answer and judgment files: the model and the settings that their rows come from.
+
+They prevent a file from silently getting rows of another model. A record is `made/FOLDER.FILE.json` beside the folder
+of the file; a file that was copied from elsewhere has none at first.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,16 @@ from selfplay.recipe import differences
 
 
 def check_provenance(path: Path, facts: dict[str, Any], unsaid: tuple[str, ...] = ()) -> bool:
-    """Compare with what a file was made by, or write it down. Call while holding the file.
+    """Compare the provenance record of a file with `facts`, or write the record. Call it with the file locked.
 
     Args:
-        unsaid: keys that are not known yet; the others are compared, and nothing is written.
+        unsaid: keys whose values are not known yet; the other keys are compared, and no record is written.
 
     Returns:
-        False: there are rows of which nothing says where they come from.
+        False if the file has rows without a record of where they come from.
 
     Raises:
-        ConfigError: it was made by something else, which is listed.
+        ConfigError: the file was made with other settings, which are listed.
     """
     note = path.parent.parent / "made" / f"{path.parent.name}.{path.stem}.json"
     begun = path.stat().st_size > 0
@@ -32,8 +36,8 @@ def check_provenance(path: Path, facts: dict[str, Any], unsaid: tuple[str, ...] 
                 f"{path} was made with other settings: {'; '.join(changed)}. Use the same ones, give another name "
                 "(NAME=FOLDER) or --out, or remove the file"
             )
-    known = note.exists() or not begun
+    provenance_known = note.exists() or not begun
     if unsaid:
-        return known
+        return provenance_known
     write_text(note, json.dumps(facts, indent=1) + "\n")
-    return known
+    return provenance_known

@@ -1,7 +1,11 @@
-"""Reports from files alone: per model, turn and category with intervals, what has no verdict, what the judge is like.
+"""Reports of judged benchmarks: scores per model, turn and category with intervals, and figures of the judge.
 
-In a set's folder: `model_answer/`, `model_judgment/`, `set.json` (title, categories of questions, baseline; no
-question), `usage.jsonl` (what judging took). Written: `report/JUDGE_MODE.json`, `.md`, and charts as PNG and SVG.
+A report is computed from files alone; no model, judge or question file is needed. It also says how many judgments have
+no verdict.
+
+Read from a set's folder: `model_answer/`, `model_judgment/`, `set.json` (title, categories of questions, baseline; no
+question), `usage.jsonl` (tokens, cost and seconds of judging). Written: `report/JUDGE_MODE.json`, `.md`, and charts as
+PNG and SVG.
 """
 
 from __future__ import annotations
@@ -29,17 +33,17 @@ SET, USAGE = "set.json", "usage.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a set's folder knows of its questions."""
+    """The content of `set.json`: title, categories and baseline of the question set."""
 
     title: str
     categories: dict[str, str] = field(default_factory=dict)
-    """By question id as text."""
+    """The category by question id, the id as text."""
     baseline: str | None = None
 
 
 @dataclass(slots=True)
 class Report:
-    """One judgment file in figures."""
+    """The report of one judge in one mode: the figures of a judgment file."""
 
     title: str
     judge: str
@@ -50,23 +54,23 @@ class Report:
     judge_figures: dict[str, Measurement] = field(default_factory=dict)
     judgments: int = 0
     questions: int = 0
-    """With a judgment of any kind."""
+    """Number of questions with a judgment, with or without a verdict."""
     of: int | None = None
-    """Questions of the set, where it is known."""
+    """Number of questions of the set, if it is known."""
     unjudged: dict[str, int] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
-    """Tokens, cost and seconds of judging, all runs together."""
+    """Tokens, cost and seconds of judging, summed over all runs."""
 
     file: str = ""
-    """Where it is written."""
+    """The path of the report in Markdown, once it is written."""
 
     @property
     def name(self) -> str:
-        """What its files are called."""
+        """The beginning of the names of its files."""
         return f"{self.judge}_{self.mode}"
 
     def is_of(self, judge: str, mode: str) -> bool:
-        """Whether it is a judge's in a mode."""
+        """Whether the report is of this judge in this mode."""
         return self.judge == judge and self.mode.startswith(mode)
 
 
@@ -74,12 +78,12 @@ def write_reports(folder: Path) -> list[Report]:
     """Write every report that the files in a set's folder allow.
 
     Raises:
-        DataError: there are no judgments.
+        DataError: the folder holds no judgments.
     """
-    found = [report for report in reports_of(folder) if report.graded or report.compared]
-    if not found:
+    reports = [report for report in reports_of(folder) if report.graded or report.compared]
+    if not reports:
         raise DataError(f"{folder}: holds no judgments (model_judgment/*_single.jsonl or *_pair.jsonl)")
-    for report in found:
+    for report in reports:
         out = folder / "report"
         out.mkdir(exist_ok=True)
         charts = write_charts(
@@ -92,25 +96,25 @@ def write_reports(folder: Path) -> list[Report]:
         parts += ["", *(f"![{chart}]({quote(chart)}.png)\n" for chart in charts)]
         report.file = str(out / f"{report.name}.md")
         write_text(Path(report.file), "\n".join(parts) + "\n")
-    return found
+    return reports
 
 
 def reports_of(folder: Path) -> list[Report]:
-    """A report a judgment file; a set compared with a baseline gets one of those games alone and one of all.
+    """Compute one report for each judgment file; with a baseline, one of all games and one of those against it.
 
     Raises:
-        DataError: a file that cannot be read.
+        DataError: a file cannot be read.
     """
     about = read_about(folder)
     answers = {path.stem: read_answers(path) for path in sorted((folder / "model_answer").glob("*.jsonl"))}
-    found = []
+    reports = []
     for path in sorted((folder / "model_judgment").glob("*.jsonl")):
         judge, _, kind = path.stem.rpartition("_")
         rows = _judgments(path) if kind in ("single", "pair") else []
         if kind == "single":
             report = _report(about, judge, "single", rows, answers, folder)
             report.graded = grade(rows, about.categories)
-            found.append(report)
+            reports.append(report)
         elif kind == "pair":
             names = {str(row[side]) for row in rows for side in ("model_1", "model_2")}
             for baseline in (None, *([about.baseline] if about.baseline in names else [])):
@@ -119,15 +123,15 @@ def reports_of(folder: Path) -> list[Report]:
                 report = _report(about, judge, against, games, answers, folder)
                 report.compared = compare(games, about.categories, baseline)
                 report.matrix = {} if baseline else win_matrix(games)
-                found.append(report)
-    return found
+                reports.append(report)
+    return reports
 
 
 def read_about(folder: Path) -> About:
-    """What `set.json` says; a folder of FastChat's has none, and so no categories.
+    """Read `set.json`. A folder written by FastChat has none, so its report has no categories.
 
     Raises:
-        DataError: it is broken.
+        DataError: the file cannot be parsed.
     """
     path = folder / SET
     if not path.exists():
@@ -145,7 +149,7 @@ def write_about(folder: Path, about: About) -> None:
 
 
 def note_usage(folder: Path, judge: str, kind: str, usage: Usage, cost: float, seconds: float) -> None:
-    """Add what a run of a judge took."""
+    """Append the tokens, cost and seconds of a run of the judge to `usage.jsonl`."""
     row = {"judge": judge, "kind": kind, "prompt_tokens": usage.prompt_tokens, "sampled_tokens": usage.sampled_tokens,
            "cost": cost, "seconds": round(seconds, 3)}  # fmt: skip
     with (folder / USAGE).open("a", encoding="utf-8") as file:
@@ -160,8 +164,8 @@ def _report(
     report.questions = len({row["question_id"] for row in rows})
     report.of = len(about.categories) or None
     kind = "single" if mode == "single" else "pair"
-    known = read_rows(folder / USAGE) if (folder / USAGE).exists() else []
-    used = [row for row in known if (row["judge"], row["kind"]) == (judge, kind)]
+    usage_rows = read_rows(folder / USAGE) if (folder / USAGE).exists() else []
+    used = [row for row in usage_rows if (row["judge"], row["kind"]) == (judge, kind)]
     report.usage = {key: sum(row[key] for row in used) for key in _USED} if used else {}
     return report
 
@@ -177,10 +181,10 @@ _WINNERS = {"model_1", "model_2", "tie", "error"}
 
 
 def _judgments(path: Path) -> list[Row]:
-    """The rows of a judgment file; of ours, what was judged again later is left out.
+    """Read the rows of a judgment file; a failed judgment that was made again later is left out.
 
     Raises:
-        DataError: a row that is no judgment, with its line.
+        DataError: a row is not a judgment; the message gives its line.
     """
     wanted = _SINGLE if path.stem.endswith("_single") else _PAIR
     rows = []
@@ -189,15 +193,16 @@ def _judgments(path: Path) -> list[Row]:
         wrong += [key for key in ("g1_winner", "g2_winner") if key in row and row[key] not in _WINNERS]
         wrong += [] if isinstance(row.get("turn", 1), int) else ["turn"]
         if wrong:
-            found = ", ".join(f"{key} {row.get(key)!r}" for key in wrong)
-            raise DataError(f"{place}: no judgment of FastChat's layout: {found}")
+            wrong_values = ", ".join(f"{key} {row.get(key)!r}" for key in wrong)
+            raise DataError(f"{place}: no judgment of FastChat's layout: {wrong_values}")
         rows.append(row)
     newest = {key_of(row): number for number, row in enumerate(rows)}
+    # Only rows with our key `cause` are dropped: rows of FastChat's own all count, even with one key twice.
     return [row for number, row in enumerate(rows) if "cause" not in row or newest[key_of(row)] == number]
 
 
 def notes(report: Report) -> list[str]:
-    """How many judgments there are, which have no verdict and why, and what they took."""
+    """Lines on the number of judgments, on those without a verdict and their causes, and on the cost of judging."""
     without = f"{_count(report.unjudged)}{_causes(report.unjudged)}"
     lines = [f"judgments: {report.judgments:,}, without a verdict: {without}"]
     if report.of is not None and report.questions < report.of:
@@ -213,42 +218,42 @@ def notes(report: Report) -> list[str]:
 
 
 def tables(report: Report, brief: bool = False) -> list[Table]:
-    """Standings, categories and the judge's figures; `brief` leaves intervals out where tables are wide."""
-    found: list[Table] = []
+    """Tables of standings, categories and figures of the judge; `brief` omits the intervals where tables are wide."""
+    result: list[Table] = []
     if report.graded:
         title = f"{report.title}: scores of 1 to 10 by {report.judge}"
-        found.append((title, *_standings(report.graded, brief)))
-        found += _categories("score", {g.model: g.categories for g in report.graded}, brief)
+        result.append((title, *_standings(report.graded, brief)))
+        result += _categories("score", {g.model: g.categories for g in report.graded}, brief)
     if report.compared:
         title = f"{report.title}: {report.mode.replace('_', ' ')} by {report.judge}"
-        found.append((title, *_games(report.compared, brief)))
-        found += _categories("adjusted win rate", {c.model: c.categories for c in report.compared}, brief)
+        result.append((title, *_games(report.compared, brief)))
+        result += _categories("adjusted win rate", {c.model: c.categories for c in report.compared}, brief)
     if report.judge_figures:
         lines = [(name, cell(figure), str(figure.n)) for name, figure in report.judge_figures.items()]
-        found.append((f"the judge {report.judge}", ("figure", "value", "questions"), lines))
-    return found
+        result.append((f"the judge {report.judge}", ("figure", "value", "questions"), lines))
+    return result
 
 
 def _standings(graded: Sequence[Graded], brief: bool) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    turns = sorted({turn for one in graded for turn in one.turns})
+    turns = sorted({turn for row in graded for turn in row.turns})
     header = ("model", "score", *(f"turn {turn}" for turn in turns), "questions", "unjudged")
     rows = []
-    for one in graded:
-        means = [cell(one.turns.get(turn), brief, digits=2) for turn in turns]
-        rows.append((one.model, cell(one.overall, digits=2), *means, _n(one.overall), _count(one.unjudged)))
+    for row in graded:
+        means = [cell(row.turns.get(turn), brief, digits=2) for turn in turns]
+        rows.append((row.model, cell(row.overall, digits=2), *means, _n(row.overall), _count(row.unjudged)))
     return header, rows
 
 
 def _games(compared: Sequence[Compared], brief: bool) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    turns = [] if brief else sorted({turn for one in compared for turn in one.turns})
+    turns = [] if brief else sorted({turn for row in compared for turn in row.turns})
     rates = () if brief else ("win rate", "loss rate")
     header = ("model", "win", "loss", "tie", *rates, "adjusted win rate",
               *(f"turn {turn}" for turn in turns), "questions", "unjudged")  # fmt: skip
     rows = []
-    for one in compared:
-        shown = () if brief else (cell(one.win_rate), cell(one.loss_rate))
-        figures = (cell(one.adjusted), *(cell(one.turns.get(turn)) for turn in turns), _n(one.adjusted))
-        rows.append((one.model, str(one.wins), str(one.losses), str(one.ties), *shown, *figures, _count(one.unjudged)))
+    for row in compared:
+        shown = () if brief else (cell(row.win_rate), cell(row.loss_rate))
+        figures = (cell(row.adjusted), *(cell(row.turns.get(turn)) for turn in turns), _n(row.adjusted))
+        rows.append((row.model, str(row.wins), str(row.losses), str(row.ties), *shown, *figures, _count(row.unjudged)))
     return header, rows
 
 
@@ -257,18 +262,18 @@ def _n(estimate: Measurement | None) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report with plain keys; pairs of models are joined by ` over `."""
+    """The report as a JSON object; JSON has no tuple keys, so a pair of models is joined by ` over `."""
     value = asdict(report)
-    value["matrix"] = {f"{one} over {other}": asdict(rate) for (one, other), rate in report.matrix.items()}
+    value["matrix"] = {f"{first} over {second}": asdict(rate) for (first, second), rate in report.matrix.items()}
     return value
 
 
-def _categories(what: str, found: dict[str, dict[str, Measurement]], brief: bool) -> list[Table]:
-    names = list(dict.fromkeys(name for categories in found.values() for name in categories))
+def _categories(what: str, by_model: dict[str, dict[str, Measurement]], brief: bool) -> list[Table]:
+    names = list(dict.fromkeys(name for categories in by_model.values() for name in categories))
     if not names:
         return []
-    rows = [(name, *(cell(categories.get(name), brief) for categories in found.values())) for name in names]
-    return [(f"{what} by category", ("category", *found), rows)]
+    rows = [(name, *(cell(categories.get(name), brief) for categories in by_model.values())) for name in names]
+    return [(f"{what} by category", ("category", *by_model), rows)]
 
 
 def _count(causes: Mapping[str, int]) -> str:

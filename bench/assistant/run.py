@@ -1,6 +1,7 @@
-"""Judged benchmarks (`selfplay bench mt-bench` and the other sets): answers, verdicts, reports.
+"""Runner of judged benchmarks (`selfplay bench mt-bench` and the other sets): answers, judgments, reports.
 
-Every step goes on where it stopped.
+It knows the order of the steps and no format of files. Every step continues where it stopped, so a run that was killed
+is finished by the same command.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
     from bench.assistant.report import Report
 
 Begin = Callable[[str, int, int], Callable[[], None]]
-"""Called with what begins, how much there is and how much of it is done; what it returns is called with each step."""
+"""Called at the start of a step with its title, its size and how much is done; returns what is called for each unit."""
 _FLUSH = 64
-"""Matches between two notes of what the judge took."""
+"""Number of matches between two rows of usage."""
 
 
 def judge_questions(
@@ -51,16 +52,18 @@ def judge_questions(
     say: Say = print,
     begin: Begin = lambda what, total, done: lambda: None,
 ) -> list[Report]:
-    """Have models answer a question set, have a judge judge the answers, and report; in `out/SET`.
+    """Let models answer a question set, let a judge grade the answers, and write reports, all in `out/SET`.
 
     Args:
-        dry_run: say what would be asked and what it would take; ask and write nothing.
+        dry_run: report what would be asked and what it would cost; ask and write nothing.
+        say: called with each message to the user.
+        begin: called at the start of each step, to show progress; see `Begin`.
 
     Returns:
-        The reports of this judge in this mode, none without a judge. Those of others are written again too.
+        The reports of this judge in this mode, none without a judge. The reports of other judges are written again too.
 
     Raises:
-        SelfplayError: sets, models, judges or files that cannot be used, or a server is gone; what is written stays.
+        SelfplayError: a set, model, judge or file cannot be used, or a server is gone. What was written stays.
     """
     from bench.assistant.report import About, write_about, write_reports
 
@@ -80,10 +83,10 @@ def judge_questions(
 
 
 def report_judgments(out: str | Path) -> list[Report]:
-    """Reports again, from files alone: of a set's folder, or of all in a folder of sets.
+    """Write the reports again from files alone, of one set's folder or of every set in a folder.
 
     Raises:
-        DataError: there are no judgments.
+        DataError: the folder holds no judgments.
     """
     from bench.assistant.report import write_reports
 
@@ -93,31 +96,31 @@ def report_judgments(out: str | Path) -> list[Report]:
     judged = sorted({path.parent.parent for path in folder.glob("*/model_judgment/*.jsonl") if path.stat().st_size})
     if not judged:
         raise DataError(f"{folder}: no judgments in it; expected model_judgment/ in a set's folder")
-    return [report for found in judged for report in write_reports(found)]
+    return [report for set_folder in judged for report in write_reports(set_folder)]
 
 
 def _copy_published(benchmark: Benchmark, models: Mapping[str, str], say: Say) -> None:
-    """Put published answers of models that do not answer themselves beside the others'."""
+    """Copy the published answers of models that are neither a folder nor a URL into the folder of answers."""
     from bench.assistant.answers import answer_row, read_answers
     from bench.assistant.jsonl import open_locked
 
     for name, where in models.items():
         if is_url(where) or is_here(where) or where not in benchmark.set.answers:
             continue
-        found = benchmark.files.find((benchmark.set.answers[where],), f"answers of {where}")
-        published = read_answers(found, benchmark.questions)
+        path = benchmark.files.find((benchmark.set.answers[where],), f"answers of {where}")
+        published = read_answers(path, benchmark.questions)
         with open_locked(answer_file(benchmark.folder, name)) as file:
-            known = {row.get("question_id") for row in file.rows}
-            for question in [question for question in published if question not in known]:
+            answered = {row.get("question_id") for row in file.rows}
+            for question in [question for question in published if question not in answered]:
                 file.append(answer_row(question, name, published[question]))
-            if not known:
+            if not answered:
                 say(f"{name}: {len(published):,} published answers")
 
 
 async def _answers(
     config: JudgeConfig, benchmark: Benchmark, models: Mapping[str, str], say: Say, begin: Begin
 ) -> None:
-    """One model after the other, so that each has the machine for itself."""
+    """Generate the answers of one model after the other, so that each has the machine for itself."""
     from bench.assistant.answers import answer_all, read_answers, unanswered
     from bench.assistant.jsonl import open_locked
     from bench.assistant.provenance import check_provenance
@@ -131,9 +134,9 @@ async def _answers(
             if is_here(where):
                 _tell_unknown(check_provenance(file.path, {**facts, "model": folder_identity(where)}), name, file, say)
             else:
-                check_provenance(file.path, facts, unsaid=("model",))  # what a server has is known when it is reached
-            owed = len(unanswered(benchmark.questions, read_answers(file.path), config.repeats))
-            if not owed:
+                check_provenance(file.path, facts, unsaid=("model",))  # known once the server is reached
+            pending = len(unanswered(benchmark.questions, read_answers(file.path), config.repeats))
+            if not pending:
                 say(f"{name}: all {asked:,} questions were answered")
                 continue
             async with open_model(
@@ -143,7 +146,7 @@ async def _answers(
                     _tell_unknown(
                         check_provenance(file.path, {**facts, "model": model.endpoint.model}), name, file, say
                     )
-                step = begin(f"answers of {name}", asked, asked - owed)
+                step = begin(f"answers of {name}", asked, asked - pending)
                 done = await answer_all(
                     benchmark.set, benchmark.questions, file, model, repeats=config.repeats,
                     max_tokens=config.max_tokens, seed=config.seed, on_done=step,
@@ -156,8 +159,8 @@ async def _answers(
             )
 
 
-def _tell_unknown(known: bool, name: str, file: RowFile, say: Say) -> None:
-    if not known:
+def _tell_unknown(provenance_known: bool, name: str, file: RowFile, say: Say) -> None:
+    if not provenance_known:
         say(f"{name}: {len(file.rows):,} rows were in {file.path}; what made them is not known, they are kept")
 
 
@@ -169,18 +172,18 @@ async def _judgments(config: JudgeConfig, benchmark: Benchmark, say: Say, begin:
     plan, where = plan_judgments(config, benchmark, say), str(config.judge)
     how = Judging(config.judge_repeats, config.judge_max_tokens, config.structured, config.seed)
     with open_locked(judgment_file(benchmark, config.mode)) as file:
-        known = check_provenance(file.path, _facts_of_judging(config, benchmark, where))
-        _tell_unknown(known, benchmark.judge, file, say)
-        owed = unjudged(plan.matches, file.rows, benchmark.judge, how.repeats)
-        if not owed:
+        provenance_known = check_provenance(file.path, _facts_of_judging(config, benchmark, where))
+        _tell_unknown(provenance_known, benchmark.judge, file, say)
+        pending = unjudged(plan.matches, file.rows, benchmark.judge, how.repeats)
+        if not pending:
             say(f"{benchmark.judge}: all {len(plan.matches):,} judgments were there")
             return
-        say(describe_cost(owed, config))
+        say(describe_cost(pending, config))
         async with open_model(
             where, benchmark.judge, config.judge_endpoint, JUDGE_KEY, benchmark.folder, config.kv_cache_gib,
             config.structured,
         ) as judge:  # fmt: skip
-            step = begin(f"judgments by {judge.name}", len(plan.matches), len(plan.matches) - len(owed))
+            step = begin(f"judgments by {judge.name}", len(plan.matches), len(plan.matches) - len(pending))
             await _judge(plan, file, judge, how, _Meter(config, benchmark, step), say)
 
 
@@ -199,7 +202,7 @@ async def _judge(
 
 
 def _facts_of_judging(config: JudgeConfig, benchmark: Benchmark, where: str) -> dict[str, Any]:
-    """What may not change between the rows of one judgment file."""
+    """The facts that must not change between the rows of one judgment file."""
     names = benchmark.set.single if config.mode == "single" else benchmark.set.pairwise
     used = [str(benchmark.prompts.get(name)) for name in names.model_dump().values()]
     return {
@@ -214,7 +217,7 @@ def _facts_of_judging(config: JudgeConfig, benchmark: Benchmark, where: str) -> 
 
 @dataclass(slots=True)
 class _Meter:
-    """Adds up what a judge takes, and writes it down every so often, so that a kill loses little of it."""
+    """Meter of the judge's usage, written to `usage.jsonl` every 64 matches, so that a kill loses little of it."""
 
     config: JudgeConfig
     benchmark: Benchmark
@@ -224,7 +227,7 @@ class _Meter:
     since: float = field(default_factory=time.monotonic)
 
     def __call__(self, used: Usage) -> None:
-        """Take one match."""
+        """Add the usage of one match."""
         self.usage += used
         self.matches += 1
         if self.matches >= _FLUSH:
@@ -232,7 +235,7 @@ class _Meter:
         self.step()
 
     def flush(self) -> None:
-        """Write down what came since the last time."""
+        """Write the usage since the last flush."""
         from bench.assistant.report import note_usage
 
         used, now = self.usage, time.monotonic()

@@ -1,8 +1,10 @@
-"""Question sets: which files they are made of, how questions are answered and which judge prompts they take.
+"""Question sets: the files of a set, the temperatures of its answers and the judge prompts it uses.
 
-A set is a YAML file; shipped ones go by name. Its files are looked for beside it (sets of one's own), in the data
-folder (`--data` or $SELFPLAY_BENCH_DATA: FastChat's `data/`, or one that names its files as the set does), then on the
-hub.
+The module does not parse questions (`bench.questions`).
+
+A set is a YAML file; a shipped one is given by its name. Its files are looked for beside it (a set of one's own), in
+the data folder (`--data` or $SELFPLAY_BENCH_DATA: FastChat's `data/`, or one that names its files as the set does),
+then on the hub.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from selfplay.recipe import Settings
 DATA_VARIABLE = "SELFPLAY_BENCH_DATA"
 JUDGE_PROMPTS = "judge_prompts.jsonl"
 DEFAULT_TEMPERATURE = 0.7
-"""Of categories a set does not name, as in FastChat."""
+"""Temperature of the categories that a set does not name, as in FastChat."""
 
 
 class Hub(Settings):
@@ -79,40 +81,40 @@ class QuestionSet(Settings):
     hub: Hub | None = None
 
     def temperature(self, question: Question) -> float:
-        """What a question is answered at: its own, its category's, or 0.7."""
+        """The temperature of the answers to a question: its own, that of its category, or 0.7."""
         if question.temperature is not None:
             return question.temperature
         return self.temperatures.get(question.category, DEFAULT_TEMPERATURE)
 
 
 class SetFiles:
-    """A set and the folders its files are looked for in."""
+    """A question set and the folders in which its files are looked for."""
 
     def __init__(self, chosen: QuestionSet, folders: Sequence[Path]) -> None:
-        """Bind a set; see `open_set`."""
+        """Bind a set to its folders. Use `open_set`."""
         self.set = chosen
         self.folders = folders
 
     def questions(self) -> list[Question]:
-        """The questions.
+        """Read the questions of the set.
 
         Raises:
-            DataError: none found, malformed, or more turns than judge prompts know.
+            DataError: there is no file or it is malformed, or a question has more turns than judge prompts support.
         """
-        found = read_questions(self.find(self.set.questions, "questions"))
-        for question in found:
+        questions = read_questions(self.find(self.set.questions, "questions"))
+        for question in questions:
             if len(question.turns) > 2:
                 raise DataError(
                     f"question {question.id}: {len(question.turns)} turns; judge prompts know one or two. "
                     "Give earlier rounds as MT-Bench-101 does ({task, id, history: [{user, bot} ...]})"
                 )
-        return found
+        return questions
 
     def judge_prompts(self) -> dict[str, dict[str, Any]]:
-        """Judge prompts by name, as FastChat has them.
+        """Read FastChat's judge prompts, by name.
 
         Raises:
-            DataError: not found, or a prompt without its keys.
+            DataError: there is no file, or a prompt lacks a key.
         """
         path = self.find((JUDGE_PROMPTS,), "judge prompts")
         prompts = {}
@@ -125,10 +127,14 @@ class SetFiles:
         return prompts
 
     def find(self, names: Sequence[str], what: str) -> Path:
-        """The first of some names that is there, plain or packed; on the hub by its first name.
+        """Find the first of some file names that exists, plain or compressed; the hub knows only the first name.
+
+        Args:
+            names: file names, the preferred one first.
+            what: what the file contains, for the error message.
 
         Raises:
-            DataError: nowhere; where it was looked for is said.
+            DataError: the file exists nowhere; the message lists the places that were searched.
         """
         for folder in self.folders:
             for name in names:
@@ -154,19 +160,19 @@ class SetFiles:
         file = f"{hub.folder}/{name}" if hub.folder else name
         try:
             return Path(hf_hub_download(hub.repository, file, repo_type=hub.kind))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError):  # not there, or no way to it
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError):  # not on the hub, or no connection
             return None
 
 
 def open_set(name: str, data: str | None = None) -> SetFiles:
-    """A set by shipped name or YAML file.
+    """Open a question set by its shipped name or by the path of its YAML file.
 
     Args:
-        data: folder of its files; left out, $SELFPLAY_BENCH_DATA.
+        data: the folder of its files; if omitted, $SELFPLAY_BENCH_DATA.
 
     Raises:
-        ConfigError: no such set, or settings that do not fit.
-        DataError: the data folder is not there.
+        ConfigError: there is no such set, or its settings are invalid.
+        DataError: the data folder does not exist.
     """
     shipped = Path(str(files("bench.sets"))) / f"{name}.yaml"
     own = Path(name)
@@ -181,12 +187,12 @@ def open_set(name: str, data: str | None = None) -> SetFiles:
         problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{path} cannot be used:\n{problems}") from error
     folders = [own.parent] if path is own else []
-    given = data or os.environ.get(DATA_VARIABLE)
-    if given and not Path(given).is_dir():
-        raise DataError(f"{given}: no such folder; name FastChat's data folder with --data or ${DATA_VARIABLE}")
-    return SetFiles(chosen, [*folders, *([Path(given)] if given else [])])
+    data_folder = data or os.environ.get(DATA_VARIABLE)
+    if data_folder and not Path(data_folder).is_dir():
+        raise DataError(f"{data_folder}: no such folder; name FastChat's data folder with --data or ${DATA_VARIABLE}")
+    return SetFiles(chosen, [*folders, *([Path(data_folder)] if data_folder else [])])
 
 
 def shipped_sets() -> list[str]:
-    """Names of the sets that come with the package."""
+    """The names of the question sets that are shipped with the package."""
     return sorted(path.stem for path in Path(str(files("bench.sets"))).glob("*.yaml"))

@@ -1,6 +1,8 @@
-"""The parser of verdicts, and what a judge is asked: FastChat's prompts, patterns and tie rule (arXiv:2306.05685).
+"""Parser of judge verdicts, and filler of judge prompts: FastChat's patterns and tie rule (arXiv:2306.05685).
 
-Judges may also answer in JSON (structured output): {"explanation", "rating"} or {"explanation", "winner"}.
+It knows texts only: not who judges, and not which answers are judged.
+
+A judge may also answer in JSON (structured output): {"explanation", "rating"} or {"explanation", "winner"}.
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ _VERDICTS: dict[str, dict[str, Any]] = {
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """A judge prompt with its fields filled. Fields are plain names; what texts hold in braces stays text.
+    """Fill the fields of a judge prompt. Fields are plain names; braces inside the values stay as they are.
 
     Raises:
-        DataError: the template has a field that is not among the values.
+        DataError: the template has a field that is not among the values, or one with a format or a conversion.
     """
     parts = []
+    # Not str.format: a template field such as {answer.__class__} would reach into the value.
     for text, name, spec, conversion in Formatter().parse(template):
         parts.append(text)
         if name is None:
@@ -48,23 +51,24 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def rating_of(text: str) -> int | float | None:
-    """The rating in a judgment, None where there is none from 1 to 10. [[5]], else [5], else JSON."""
-    told = _json(text).get("rating")
-    if told is None:
-        match = next((found for pattern in _RATING if (found := pattern.search(text))), None)
-        told = None if match is None else _number(match[1])
-    if isinstance(told, bool) or not isinstance(told, int | float) or not _LOWEST <= told <= _HIGHEST:
+    """Parse the rating in a judgment: JSON, else [[5]], else [5]. None if there is no rating from 1 to 10."""
+    rating = _json(text).get("rating")
+    if rating is None:
+        match = next((hit for pattern in _RATING if (hit := pattern.search(text))), None)
+        rating = None if match is None else _number(match[1])
+    # bool is a subclass of int, so {"rating": true} would be a 1.
+    if isinstance(rating, bool) or not isinstance(rating, int | float) or not _LOWEST <= rating <= _HIGHEST:
         return None
-    return told
+    return rating
 
 
 def winner_of(text: str, format: str) -> Winner | None:
-    """The winner in a judgment, None where it names none."""
-    told = _json(text).get("winner")
-    if told in ("A", "B", "tie"):
-        return told  # type: ignore[no-any-return]
+    """Parse the winner in a judgment: JSON, else FastChat's marks. None if the judgment names no winner."""
+    structured = _json(text).get("winner")
+    if structured in ("A", "B", "tie"):
+        return structured  # type: ignore[no-any-return]
     if format == RATINGS:
-        match = next((found for pattern in _RATINGS if (found := pattern.search(text))), None)
+        match = next((hit for pattern in _RATINGS if (hit := pattern.search(text))), None)
         if match is None:
             return None
         first, second = _number(match[1]), _number(match[2])
@@ -79,7 +83,7 @@ def schema_of(format: str) -> dict[str, Any]:
     """The JSON schema of a structured verdict.
 
     Raises:
-        DataError: the format has none.
+        DataError: there is no schema for this output format.
     """
     if format not in _VERDICTS:
         raise DataError(f"judge prompt with output format {format!r}: no structured form; leave --structured out")

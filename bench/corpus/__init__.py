@@ -1,1 +1,1 @@
-"""Corpora of conversations described side by side."""
+"""Statistics of conversation corpora, side by side in one table."""

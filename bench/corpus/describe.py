@@ -1,4 +1,6 @@
-"""A corpus of conversations in figures, as the papers' comparison tables have them, in one pass and bounded memory.
+"""Statistics of a conversation corpus, as in the comparison tables of papers, in one pass and bounded memory.
+
+The module does not know where conversations come from (`bench.corpus.run`).
 
 dialogues, rounds        counted; rounds are answered user turns
 tokens                   per user turn, assistant turn and dialogue, by a named tokenizer
@@ -9,8 +11,9 @@ languages                share of dialogues by the language their user writes
 duplicates               share of dialogues that say word for word what an earlier one says; and of first turns
 questions                share of dialogues that hold a benchmark question (`bench.overlap`)
 
-Memory does not grow with the corpus: digests lie on the disk, sums and the sample in memory. Intervals are normal ones
-over dialogues, from sums of squares (of ratios by the delta method); shares have Wilson's.
+Memory does not grow with the corpus: digests are on the disk, sums and the sample in memory. Intervals are not
+bootstrapped, since that would need all dialogues: they are normal intervals over dialogues, from sums of squares (of
+ratios by the delta method), and Wilson's for shares.
 """
 
 from __future__ import annotations
@@ -36,15 +39,15 @@ from selfplay.data.cleaning.language import language_of
 
 _Z = 1.959964
 LANGUAGES = 3
-"""Languages that have a line of their own."""
+"""The most languages that have a row of their own."""
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
-"""Texts to their numbers of tokens."""
+"""Maps texts to their numbers of tokens."""
 
 
 @dataclass(slots=True)
 class Mean:
-    """Sum over sum, Σx / Σy, over dialogues; with y = 1 it is a mean."""
+    """Running ratio of sums, Σx / Σy, over dialogues; with y = 1 it is a mean."""
 
     n: int = 0
     x: float = 0.0
@@ -54,7 +57,7 @@ class Mean:
     yy: float = 0.0
 
     def add(self, x: float, y: float = 1.0) -> None:
-        """Take one dialogue."""
+        """Add one dialogue."""
         self.n += 1
         self.x += x
         self.y += y
@@ -63,7 +66,7 @@ class Mean:
         self.yy += y * y
 
     def estimate(self) -> Measurement | None:
-        """The figure with its interval; None: nothing to divide by."""
+        """The figure with its interval; None if Σy is 0."""
         if not self.y:
             return None
         value = self.x / self.y
@@ -74,13 +77,13 @@ class Mean:
 
 @dataclass(slots=True)
 class Described:
-    """A corpus in figures. `figures`: by the name of the metric, in the order of the table."""
+    """The statistics of one corpus. `figures`: by the name of the metric, in the order of the table."""
 
     name: str
     dialogues: int
     figures: dict[str, Measurement]
     refused: int = 0
-    """Rows of the source that are no conversation."""
+    """Number of rows of the source that are not conversations."""
 
 
 @dataclass(slots=True)
@@ -95,10 +98,13 @@ class _Sums:
 
 
 class Describer:
-    """Takes conversations batch by batch; `described` at the end. Digests go to files in `folder`."""
+    """Collector of corpus statistics: add batches of conversations, then call `described`.
+
+    Digests are written to files in `folder`, which must be empty.
+    """
 
     def __init__(self, name: str, folder: Path, count_tokens: CountTokens, overlap: Overlap | None = None) -> None:
-        """Start with nothing."""
+        """Create the collector and its files."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "first").mkdir()
         self._name, self._count, self._overlap = name, count_tokens, overlap
@@ -110,7 +116,7 @@ class Describer:
         self.n = 0
 
     def add(self, batch: Sequence[Conversation]) -> None:
-        """Take some conversations."""
+        """Add a batch of conversations."""
         if not batch:
             return
         texts = [turn.content for conversation in batch for turn in conversation.turns]
@@ -128,7 +134,7 @@ class Describer:
         self._openings.close()
 
     def described(self, embedder: Embedder | None = None) -> Described:
-        """All figures. Ends the describer."""
+        """Compute all figures. Nothing can be added afterwards."""
         sums, n = self._sums, self.n
         figures: dict[str, Measurement | None] = {
             "rounds": sums.rounds.estimate(),
@@ -157,7 +163,7 @@ class Describer:
         sums.dialogue.add(sum(by_role["user"]) + sum(by_role["assistant"]))
 
     def _look(self, conversation: Conversation) -> None:
-        """MTLD, language, questions and the sample."""
+        """Update MTLD, languages, benchmark questions and the reservoir sample."""
         text = words(" ".join(turn.content for turn in conversation.turns if turn.role != "system"))
         if text:
             self._sums.mtld.add(mtld_of(text))
@@ -181,7 +187,7 @@ class Describer:
 
 
 def share(count: int, n: int) -> Measurement:
-    """A share with Wilson's interval (Wilson, 1927)."""
+    """A share with its Wilson interval (Wilson, 1927)."""
     if not n:
         return Measurement(0.0, 0.0, 1.0, 0)
     p, z = count / n, _Z

@@ -1,4 +1,4 @@
-"""Tables and files of described corpora: `corpus.json` and `corpus.md`."""
+"""Report of corpus statistics: the table, and the files `corpus.json` and `corpus.md`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from bench.tables import Table, cell, markdown, write_text
 def write_corpora(out: Path, corpora: Sequence[Described], notes: Sequence[str]) -> None:
     """Write `corpus.json` ({"corpora": {corpus: {figure: {value, low, high, n}}}, "notes": [...]}) and `corpus.md`."""
     out.mkdir(parents=True, exist_ok=True)
-    found = {
+    figures = {
         corpus.name: {name: asdict(figure) for name, figure in corpus.figures.items()}
         | {"dialogues": corpus.dialogues, "refused rows": corpus.refused}
         for corpus in corpora
     }
-    told = {"corpora": found, "notes": list(notes)}
-    write_text(out / "corpus.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    document = {"corpora": figures, "notes": list(notes)}
+    write_text(out / "corpus.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     title, header, rows = corpora_table(corpora)
     lines = [f"# {title}", *(f"- {note}" for note in notes), "", markdown(header, rows)]
     write_text(out / "corpus.md", "\n".join(lines) + "\n")
 
 
 def corpora_table(corpora: Sequence[Described], brief: bool = False) -> Table:
-    """A column a corpus; `brief` leaves the intervals out."""
+    """The table with one column for each corpus; `brief` omits the intervals."""
     names = dict.fromkeys(name for corpus in corpora for name in corpus.figures)
     ordered = sorted(names, key=lambda name: name.startswith(("repeated", "with_")))
     rows: list[tuple[str, ...]] = [("dialogues", *(f"{corpus.dialogues:,}" for corpus in corpora))]
@@ -37,9 +37,9 @@ def corpora_table(corpora: Sequence[Described], brief: bool = False) -> Table:
 
 
 def _figure(corpus: Described, name: str, brief: bool) -> str:
-    """A language that is not among a corpus's first ones has the share 0 in it, or nearly."""
-    found = cell(corpus.figures.get(name), brief)
-    return found or ("few or none" if name.startswith("language") else "")
+    """The text of a cell; a language without a figure is not among the most frequent ones of the corpus."""
+    text = cell(corpus.figures.get(name), brief)
+    return text or ("few or none" if name.startswith("language") else "")
 
 
 def _title(name: str) -> str:

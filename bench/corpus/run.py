@@ -1,4 +1,4 @@
-"""`selfplay bench corpus`: statistics of any number of corpora, each read once, side by side."""
+"""Runner of `selfplay bench corpus`: statistics of any number of corpora, each read once, side by side."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from bench.metrics.overlap import Overlap
 
 Progress = Callable[[int, float | None], None]
-"""Called with the conversations read so far and the share of the corpus they make, where that is known."""
+"""Called with the number of conversations read so far and the share of the corpus that they are, if it is known."""
 _BATCH = 512
 
 
 class Corpora(NamedTuple):
-    """Corpora in figures, and what they stand on or why some are missing."""
+    """The statistics of corpora, and notes on how they were computed or why a corpus is missing."""
 
     found: list[Described]
     notes: list[str]
@@ -42,19 +42,21 @@ def describe_corpora(
     out: str | Path | None = None,
     on_progress: Callable[[str], Progress] = lambda name: lambda rows, share: None,
 ) -> Corpora:
-    """Describe corpora: run folders, files, catalogue names or hub names, by the name they have in the table.
+    """Compute the statistics of corpora.
 
     Args:
-        tokenizer: folder whose tokenizer counts tokens.
+        corpora: a run folder, file, catalogue name or hub name for each name in the table.
+        tokenizer: the folder whose tokenizer counts tokens.
         embeddings: a sentence-transformers model, for topic diversity and coherence.
         benchmarks: files of questions, in FastChat's layout.
         format: source schema of files, where it is not recognised.
         out: folder for `corpus.json` and `corpus.md`.
-        on_progress: makes what is called as a corpus is read.
+        on_progress: called with the name of a corpus; returns what is called as the corpus is read.
 
     Raises:
-        ConfigError, ModelError: no corpus, or settings that cannot be used.
-        DataError, StoreError: none of the corpora could be read, or all are empty. One of several is left out and said.
+        ConfigError, ModelError: no corpus is given, or settings cannot be used.
+        DataError, StoreError: no corpus could be read, or all are empty. If some can be read, the others are left out
+            with a note.
     """
     from bench.corpus.report import write_corpora
     from bench.metrics.embeddings import Embedder
@@ -72,20 +74,20 @@ def describe_corpora(
         notes.append(f"topic diversity and coherence are left out: {error}")
     questions = [turn for path in benchmarks for question in read_questions(Path(path)) for turn in question.turns]
     overlap = Overlap(questions) if questions else None
-    found, failed = [], []
+    described, failed = [], []
     for name, source in corpora.items():
         try:
-            found.append(_describe(name, source, count_tokens, overlap, embedder, format, on_progress(name)))
-        except SelfplayError as error:  # what was read before it is not lost
+            described.append(_describe(name, source, count_tokens, overlap, embedder, format, on_progress(name)))
+        except SelfplayError as error:  # one unreadable corpus must not lose the others' figures
             failed.append(error)
             notes.append(f"{name} is left out: {error}")
-    if not found:
+    if not described:
         raise failed[0]
     if overlap is not None:
         notes.append(f"questions: {len(questions):,} turns of {', '.join(benchmarks)}, {overlap.too_short:,} too short")
     if out is not None:
-        write_corpora(Path(out), found, notes)
-    return Corpora(found, notes)
+        write_corpora(Path(out), described, notes)
+    return Corpora(described, notes)
 
 
 def _describe(
@@ -121,7 +123,7 @@ def _describe(
 
 
 def _spoken(conversations: Iterable[Conversation], loaded: LoadResult) -> Iterator[Conversation]:
-    """Those in which the user said something; the others are counted among what is refused."""
+    """The conversations with a user turn; the others are counted as refused rows."""
     for conversation in conversations:
         if conversation.of("user"):
             yield conversation

@@ -1,1 +1,1 @@
-"""Metrics: texts or a model in, a value with its interval out."""
+"""Metrics of conversations and of models: each function returns a value with its interval."""

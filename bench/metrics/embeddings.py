@@ -52,10 +52,10 @@ class Embedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of texts, (n, dimensions)."""
-        found: Vectors = self._model.encode(
+        vectors: Vectors = self._model.encode(
             list(texts), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
         )
-        return found
+        return vectors
 
 
 def topic_diversity(vectors: Vectors, seed: int = 0) -> Measurement:

@@ -64,7 +64,7 @@ def typos(conversation: Conversation) -> Counts:
     Names are not looked at unless their writer uses no capitals, so those who do not have a higher figure.
     """
     looked_at = [_CHECKED.findall(text) for text in conversation.of("user")]
-    return [(sum(word not in _known_words() for word in found), len(found)) for found in looked_at]
+    return [(sum(word not in _known_words() for word in checked), len(checked)) for checked in looked_at]
 
 
 def small_first_letters(conversation: Conversation) -> Counts:
@@ -74,11 +74,11 @@ def small_first_letters(conversation: Conversation) -> Counts:
 
 def repeated_turns(conversation: Conversation) -> Counts:
     """Turns that say an earlier one of their conversation again, but for case and spacing."""
-    said: set[str] = set()
+    earlier: set[str] = set()
     counts: Counts = []
     for text in map(normalise, conversation.of("user")):
-        counts.append((text in said, 1))
-        said.add(text)
+        counts.append((text in earlier, 1))
+        earlier.add(text)
     return counts
 
 
@@ -96,8 +96,8 @@ def role_drift(conversation: Conversation) -> Counts:
 
 def rounds(conversation: Conversation) -> Counts:
     """Answered user turns of the conversation. Of one that was cut at its source nobody knows how many there were."""
-    known = conversation.complete or conversation.ended is not None
-    return [(conversation.rounds, 1)] if known else []
+    length_known = conversation.complete or conversation.ended is not None
+    return [(conversation.rounds, 1)] if length_known else []
 
 
 def ended_by_user(conversation: Conversation) -> Counts:
@@ -136,10 +136,10 @@ class Counted:
 
 def counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
     """The habit's counts over conversations; those it has nothing to say of are left out."""
-    found = [counts for counts in map(habit.counts, conversations) if counts]
-    flat = np.array([count for counts in found for count in counts], dtype=float).reshape(-1, 2)
-    owner = np.repeat(np.arange(len(found)), [len(counts) for counts in found])
-    return Counted(habit, flat[:, 0], flat[:, 1], owner, len(found))
+    per_conversation = [counts for counts in map(habit.counts, conversations) if counts]
+    flat = np.array([count for counts in per_conversation for count in counts], dtype=float).reshape(-1, 2)
+    owner = np.repeat(np.arange(len(per_conversation)), [len(counts) for counts in per_conversation])
+    return Counted(habit, flat[:, 0], flat[:, 1], owner, len(per_conversation))
 
 
 def rate(side: Counted) -> Measurement:

@@ -44,14 +44,14 @@ def content_words(text: str) -> frozenset[str]:
 
 def _overlaps(conversation: Conversation) -> list[float]:
     intent = content_words(str(conversation.meta["intent"]))
-    said = [content_words(text) for text in conversation.of("user")]
-    return [len(turn & intent) / len(turn | intent) for turn in said]
+    turns = [content_words(text) for text in conversation.of("user")]
+    return [len(turn & intent) / len(turn | intent) for turn in turns]
 
 
 def _covered(conversation: Conversation) -> float:
     intent = content_words(str(conversation.meta["intent"]))
-    said = frozenset[str]().union(*map(content_words, conversation.of("user")))
-    return len(said & intent) / len(intent)
+    user_words = frozenset[str]().union(*map(content_words, conversation.of("user")))
+    return len(user_words & intent) / len(intent)
 
 
 @cache

@@ -94,10 +94,10 @@ class Scorer:
             ModelError: see `load_renderer`; or more tokens than the model has embeddings.
         """
         renderer = self._load(self._folder, role)
-        known, embedded = len(renderer.tokenizer), self._model.get_input_embeddings().weight.shape[0]
-        if known > embedded:
+        tokens, embedded = len(renderer.tokenizer), self._model.get_input_embeddings().weight.shape[0]
+        if tokens > embedded:
             raise ModelError(
-                f"{self._folder}: its tokenizer has {known:,} tokens and the model {embedded:,} embeddings; they do "
+                f"{self._folder}: its tokenizer has {tokens:,} tokens and the model {embedded:,} embeddings; they do "
                 "not belong together. Use the tokenizer the model was saved with"
             )
         return renderer
@@ -147,16 +147,16 @@ class Scorer:
     def _ends(self, row: _Row, log_probs: torch.Tensor, renderer: ChatRenderer, sampling: Sampling) -> list[float]:
         """p(end) at each opened turn; (D, V) log-probabilities to D values."""
         first, *more = renderer.end_ids()
-        found = probabilities(log_probs, first, sampling)
+        p_end = probabilities(log_probs, first, sampling)
         for number, position in enumerate(row.opened):
-            if more and found[number] >= _WORTH_A_LOOK:
+            if more and p_end[number] >= _WORTH_A_LOOK:
                 words = _Row(0, [*row.ids[:position], first, *more], [], [])
                 ((_, after),) = self._log_probs([words])
                 for step, id in enumerate(more):
-                    found[number] *= probabilities(after[position + step][None], id, sampling)[0]
+                    p_end[number] *= probabilities(after[position + step][None], id, sampling)[0]
             elif more:
-                found[number] = 0.0
-        return found
+                p_end[number] = 0.0
+        return p_end
 
 
 def probabilities(log_probs: torch.Tensor, id: int, sampling: Sampling) -> list[float]:

@@ -86,8 +86,8 @@ def cross_validated(sides: Sides, classifier: Classifier, seed: int = 0) -> Floa
     scores = np.zeros(len(sides.texts))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(sides.texts, sides.labels, sides.groups):
-        known, judged = [sides.texts[row] for row in train], [sides.texts[row] for row in test]
-        scores[test] = classifier(known, sides.labels[train], judged)
+        training, judged = [sides.texts[row] for row in train], [sides.texts[row] for row in test]
+        scores[test] = classifier(training, sides.labels[train], judged)
     return scores
 
 
@@ -128,8 +128,8 @@ def ngrams(texts: list[str], labels: Ints, judged: list[str]) -> Floats:
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=PATTERN, lowercase=False),
         LogisticRegression(max_iter=1000),
     )
-    found: Floats = model.fit(texts, labels).predict_proba(judged)[:, 1]
-    return found
+    probabilities: Floats = model.fit(texts, labels).predict_proba(judged)[:, 1]
+    return probabilities
 
 
 def encoder(folder: Path, epochs: int = 1, seed: int = 0) -> Classifier:
@@ -218,10 +218,10 @@ async def _detect(url: str, texts: Sequence[str]) -> list[float]:
     async def ask(text: str) -> float:
         async with slots, session.post(url, json={"text": text}) as reply:
             reply.raise_for_status()
-            found = float((await reply.json())["ai_likelihood"])
-            if not 0 <= found <= 1:
-                raise ValueError(f"ai_likelihood {found} is not between 0 and 1")
-            return found
+            likelihood = float((await reply.json())["ai_likelihood"])
+            if not 0 <= likelihood <= 1:
+                raise ValueError(f"ai_likelihood {likelihood} is not between 0 and 1")
+            return likelihood
 
     try:
         async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(60)) as session:

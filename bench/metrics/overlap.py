@@ -24,11 +24,11 @@ class Overlap:
         self.too_short = 0
         """Turns of fewer than 8 words, which are not looked for."""
         for question in questions:
-            found = words(question)
-            if len(found) >= LENGTH:
-                self._grams.update(tuple(found[at : at + LENGTH]) for at in range(len(found) - LENGTH + 1))
-            elif len(found) >= SHORTEST:
-                self._whole.add(f" {' '.join(found)} ")
+            tokens = words(question)
+            if len(tokens) >= LENGTH:
+                self._grams.update(tuple(tokens[at : at + LENGTH]) for at in range(len(tokens) - LENGTH + 1))
+            elif len(tokens) >= SHORTEST:
+                self._whole.add(f" {' '.join(tokens)} ")
             else:
                 self.too_short += 1
         self._known = frozenset(word for gram in self._grams for word in gram)

@@ -29,9 +29,9 @@ class RewardModel:
         try:
             architectures = AutoConfig.from_pretrained(folder).architectures or []
             if not any("SequenceClassification" in name for name in architectures):
-                found = ", ".join(architectures) or "nothing said"
+                listed = ", ".join(architectures) or "nothing said"
                 raise ModelError(
-                    f"{folder}: no reward model ({found}); expected one of sequence classification with one label"
+                    f"{folder}: no reward model ({listed}); expected one of sequence classification with one label"
                 )
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder, dtype="auto" if on_gpu else torch.float32, use_safetensors=True

@@ -1,1 +1,1 @@
-"""The score sheet of the embedded pair."""
+"""Score sheet of the embedded pair of models (the nano simulator and the nano assistant)."""

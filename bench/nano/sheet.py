@@ -151,8 +151,8 @@ def _parts(conversations: Sequence[Conversation], seen: frozenset[str] | None) -
     rows = list(range(len(conversations)))
     if seen is None or not all("services" in conversation.meta for conversation in conversations):
         return {"all": rows}
-    known = [row for row in rows if set(conversations[row].meta["services"]) <= seen]
-    parts = {"all": rows, "seen services": known, "unseen services": sorted(set(rows) - set(known))}
+    seen_rows = [row for row in rows if set(conversations[row].meta["services"]) <= seen]
+    parts = {"all": rows, "seen services": seen_rows, "unseen services": sorted(set(rows) - set(seen_rows))}
     return {name: part for name, part in parts.items() if part}
 
 

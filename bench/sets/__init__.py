@@ -1,1 +1,1 @@
-"""Question sets, shipped as package data: where their files are found and how they are judged, not their questions."""
+"""Descriptions of question sets, as package data: where the files are and how they are judged, never the questions."""

@@ -1,1 +1,1 @@
-"""The scorecard of simulated users beside people."""
+"""Scorecard of user simulators: simulated users beside people, metric by metric."""

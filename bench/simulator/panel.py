@@ -51,14 +51,14 @@ def _histogram(
     axis: Any, habit: Habit, sides: dict[str, Sequence[Conversation]], colours: dict[str, str], title: str
 ) -> None:
     """Shares of conversations or turns by value, people filled, others as lines; the longest hundredth at the end."""
-    found = {row: counted(habit, side).value for row, side in sides.items()}
-    found = {row: values for row, values in found.items() if len(values)}
-    if not found:
+    values_by_row = {row: counted(habit, side).value for row, side in sides.items()}
+    values_by_row = {row: values for row, values in values_by_row.items() if len(values)}
+    if not values_by_row:
         return _nothing(axis, title)
-    longest = int(max(np.percentile(values, 99) for values in found.values())) + 1
+    longest = int(max(np.percentile(values, 99) for values in values_by_row.values())) + 1
     width = max(1, longest // 30)
     edges = np.arange(0, longest + width + 1, width) - 0.5
-    for row, values in found.items():
+    for row, values in values_by_row.items():
         shares = np.histogram(np.minimum(values, edges[-1] - 0.5), edges)[0] / len(values)
         if row == PEOPLE:
             axis.stairs(shares, edges, fill=True, color=colours[row], alpha=0.3)
@@ -74,19 +74,19 @@ def _bars(
     axis: Any, card: Scorecard, metric: str, colours: dict[str, str], title: str, mark: float | None = None
 ) -> None:
     """A bar a row with its interval."""
-    found = {row: estimates[metric] for row, estimates in card.rows.items() if metric in estimates}
-    if not found:
+    by_row = {row: estimates[metric] for row, estimates in card.rows.items() if metric in estimates}
+    if not by_row:
         return _nothing(axis, title)
-    places, start = np.arange(len(found)), mark or 0.0
-    widths = [e.value - start for e in found.values()]
-    axis.barh(places, widths, left=start, color=[colours[row] for row in found], height=0.62)
-    axis.errorbar([e.value for e in found.values()], places, xerr=_errors(found.values()), fmt="none", ecolor="black",
+    places, start = np.arange(len(by_row)), mark or 0.0
+    widths = [e.value - start for e in by_row.values()]
+    axis.barh(places, widths, left=start, color=[colours[row] for row in by_row], height=0.62)
+    axis.errorbar([e.value for e in by_row.values()], places, xerr=_errors(by_row.values()), fmt="none", ecolor="black",
                   elinewidth=1, capsize=2)  # fmt: skip
-    lowest, highest = (pick([getattr(e, end) for e in found.values()]) for pick, end in ((min, "low"), (max, "high")))
+    lowest, highest = (pick([getattr(e, end) for e in by_row.values()]) for pick, end in ((min, "low"), (max, "high")))
     room = 0.06 * (highest - min(lowest, 0.0))
-    for place, estimate in zip(places, found.values(), strict=True):
+    for place, estimate in zip(places, by_row.values(), strict=True):
         axis.text(estimate.high + room / 3, place, f"{estimate.value:.3f}", va="center", fontsize=8)
-    axis.set_yticks(places, list(found), fontsize=8, parse_math=False)
+    axis.set_yticks(places, list(by_row), fontsize=8, parse_math=False)
     axis.invert_yaxis()
     if mark is not None:
         axis.axvline(mark, color="black", linewidth=1)
@@ -105,10 +105,10 @@ def _diversity(axis: Any, card: Scorecard, colours: dict[str, str]) -> None:
         return _nothing(axis, "diversity")
     width = 0.8 / len(rows)
     for number, row in enumerate(rows):
-        found = {place: card.rows[row][name] for place, name in enumerate(measures) if name in card.rows[row]}
-        places = np.array(list(found), dtype=float) - 0.4 + (number + 0.5) * width
-        axis.bar(places, [e.value for e in found.values()], width * 0.9, color=colours[row])
-        axis.errorbar(places, [e.value for e in found.values()], yerr=_errors(found.values()), fmt="none",
+        by_place = {place: card.rows[row][name] for place, name in enumerate(measures) if name in card.rows[row]}
+        places = np.array(list(by_place), dtype=float) - 0.4 + (number + 0.5) * width
+        axis.bar(places, [e.value for e in by_place.values()], width * 0.9, color=colours[row])
+        axis.errorbar(places, [e.value for e in by_place.values()], yerr=_errors(by_place.values()), fmt="none",
                       ecolor="black", elinewidth=0.8)  # fmt: skip
     names = {"first_turn_diversity": "first turns", "self_bleu": "self-BLEU", "topic_diversity": "topics"}
     axis.set_xticks(range(len(measures)), [names.get(m, m.replace("_", "-")) for m in measures], fontsize=8)
@@ -118,8 +118,8 @@ def _diversity(axis: Any, card: Scorecard, colours: dict[str, str]) -> None:
 
 def _errors(estimates: Any) -> Any:
     """Distances of the interval's ends from the value, (2, n)."""
-    found: Sequence[Measurement] = list(estimates)
-    return np.maximum(0, [[e.value - e.low for e in found], [e.high - e.value for e in found]])
+    measurements: Sequence[Measurement] = list(estimates)
+    return np.maximum(0, [[e.value - e.low for e in measurements], [e.high - e.value for e in measurements]])
 
 
 def _swatch(colour: str) -> Any:

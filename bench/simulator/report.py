@@ -31,13 +31,13 @@ def write_scorecard(out: Path, card: Scorecard) -> None:
 def scorecard_json(card: Scorecard) -> dict[str, Any]:
     """The scorecard as JSON has it; see `write_scorecard`."""
     subject = card.subject
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for metric in METRICS:
         rows = {row: asdict(estimates[metric.name]) for row, estimates in card.rows.items() if metric.name in estimates}
         if rows:
             own = rows.get(subject, {"value": None, "low": None, "high": None, "n": 0})
-            found[metric.name] = {**own, "good": metric.good, "rows": rows}
-    return {**found, "subject": subject, "left_out": card.left_out, "notes": card.notes}
+            metrics[metric.name] = {**own, "good": metric.good, "rows": rows}
+    return {**metrics, "subject": subject, "left_out": card.left_out, "notes": card.notes}
 
 
 def scorecard_tables(card: Scorecard, brief: bool = False) -> list[Table]:

@@ -84,8 +84,8 @@ def score_simulators(
     _score_models(card, candidates, data, config, prompted_renderer, say)
     sides: dict[str, Sequence[Conversation]] = {PEOPLE: people} if people else {}
     for candidate in candidates:
-        known = existing.pop(candidate.row, None)
-        sides[candidate.row] = known or _free_play(candidate, play, Path(out) / "runs", card.notes, say)
+        conversations = existing.pop(candidate.row, None)
+        sides[candidate.row] = conversations or _free_play(candidate, play, Path(out) / "runs", card.notes, say)
     sides |= existing
     for row in existing:
         for metric in ("bits_per_byte", "end_f1"):
@@ -106,16 +106,16 @@ def candidates_of(config: ScorecardConfig, sampling: Sampling) -> list[Candidate
     """
     if twice := config.models.keys() & config.prompted.keys():
         raise ConfigError(f"row {', '.join(sorted(twice))} is named by --model and --prompted; give each its own name")
-    found = []
+    candidates = []
     for number, (row, name) in enumerate(config.models.items()):
         folder = locate_model(name, "simulator")
         for temperature in (config.temperatures if number == 0 else ()) or (None,):
             title = row if temperature is None else f"{row}, T {temperature:g}"
             heat = sampling.temperature if temperature is None else temperature
-            found.append(Candidate(title, folder, False, sampling.model_copy(update={"temperature": heat})))
+            candidates.append(Candidate(title, folder, False, sampling.model_copy(update={"temperature": heat})))
     for row, name in config.prompted.items():
-        found.append(Candidate(row, locate_model(name, "assistant"), True, sampling))
-    return found
+        candidates.append(Candidate(row, locate_model(name, "assistant"), True, sampling))
+    return candidates
 
 
 def _score_models(
@@ -179,11 +179,11 @@ def _compared_with(
     if candidates and (mixture := trained_on(candidates[0].folder)) is not None:
         names, share = mixture
         try:
-            found = load(parse_weights(names), split="held_out", held_out=share)
+            loaded = load(parse_weights(names), split="held_out", held_out=share)
         except SelfplayError as error:
             say(f"what {candidates[0].row} was trained on is not here ({error}); self-play is compared with --data")
         else:
-            return _openers(found.conversations), f"held-out share of {', '.join(names)}"
+            return _openers(loaded.conversations), f"held-out share of {', '.join(names)}"
     return _openers(data), ", ".join(config.data)
 
 

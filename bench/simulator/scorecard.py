@@ -108,27 +108,27 @@ def score_termination(
     Returns:
         The decisions by the number of their conversation.
     """
-    known = [
+    numbers = [
         number
         for number, conversation in enumerate(people)
         if conversation.has_end_target and (ends is None or len(ends[number]) == conversation.rounds)
     ]
     names = ("end_precision", "end_recall", "end_f1", *(("end_calibration_error", "end_brier") if ends else ()))
-    if not known:
+    if not numbers:
         for name in names:
             card.leave_out(row, name, "no conversation shows where its user stopped (cut at their source)")
         return {}
-    whole = [people[number] for number in known]
+    whole = [people[number] for number in numbers]
     if ends is None:
         decisions = [goodbye_rule(conversation) for conversation in whole]
     else:
-        probabilities = [ends[number] for number in known]
+        probabilities = [ends[number] for number in numbers]
         decisions = sampled_ends(whole, probabilities)
         card.put(row, "end_calibration_error", lambda: calibration(probabilities))
         card.put(row, "end_brier", lambda: brier(probabilities))
     score = score_ends(whole, decisions)
     card.rows.setdefault(row, {}).update(end_precision=score.precision, end_recall=score.recall, end_f1=score.f1)
-    return dict(zip(known, decisions, strict=True))
+    return dict(zip(numbers, decisions, strict=True))
 
 
 def score_behind(
@@ -162,8 +162,8 @@ def score_texts(
 
     People are compared with themselves, half against half.
     """
-    said = [sum(len(words(text)) for c in side for text in c.of("user")) for side in sides.values()]
-    equal = min([EQUAL_WORDS, *(count for count in said if count >= FEWEST_WORDS)])
+    word_counts = [sum(len(words(text)) for c in side for text in c.of("user")) for side in sides.values()]
+    equal = min([EQUAL_WORDS, *(count for count in word_counts if count >= FEWEST_WORDS)])
     card.notes.append(f"distinct-n and self-BLEU: {equal:,} user words a row; first turns: at most {FIRST_TURNS:,}")
     people = sides.get(PEOPLE)
     for row, side in sides.items():
@@ -218,8 +218,8 @@ def _of_equal_words(conversations: Sequence[Conversation], most: int) -> tuple[I
 
 
 def _enough(turns: Sequence[Sequence[str]], compute: Callable[[], Measurement]) -> Measurement:
-    if (said := sum(map(len, turns))) < FEWEST_WORDS:
-        raise ValueError(f"{said:,} words of users; {FEWEST_WORDS:,} are needed to compare rows")
+    if (word_count := sum(map(len, turns))) < FEWEST_WORDS:
+        raise ValueError(f"{word_count:,} words of users; {FEWEST_WORDS:,} are needed to compare rows")
     return compute()
 
 
@@ -280,17 +280,17 @@ def score_naturalness(
 def language_among(conversations: Sequence[Conversation]) -> str | None:
     """The language most of the users write; None: it cannot be told."""
     step = max(1, len(conversations) // _TOLD_FROM)
-    told = Counter(language_of("\n".join(c.of("user"))) for c in conversations[::step])
-    told.pop(None, None)
-    return told.most_common(1)[0][0] if told else None
+    languages = Counter(language_of("\n".join(c.of("user"))) for c in conversations[::step])
+    languages.pop(None, None)
+    return languages.most_common(1)[0][0] if languages else None
 
 
 def _counted(habit: Habit, conversations: Sequence[Conversation]) -> Counted:
-    found = counted(habit, conversations)
-    if not found.conversations:
+    counts = counted(habit, conversations)
+    if not counts.conversations:
         cut = habit is ROUNDS and len(conversations) > 0
         raise ValueError("every conversation was cut at its source" if cut else "no conversation with a user turn")
-    return found
+    return counts
 
 
 def _distance(habit: Habit, people: Sequence[Conversation], simulated: Sequence[Conversation]) -> Measurement:
